@@ -1,0 +1,1 @@
+//! `zoo.cfg`, flags and properties become one checked `Config`.

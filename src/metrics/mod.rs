@@ -1,0 +1,1 @@
+//! Plain counters and histograms, owned by whoever counts.

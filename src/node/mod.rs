@@ -1,0 +1,1 @@
+//! One whole server with no I/O: fronts and a pipeline.

@@ -1,0 +1,1 @@
+//! Requests: authorise, prepare, apply, read.

@@ -1,0 +1,1 @@
+//! Znodes: one writer, many readers without locks.

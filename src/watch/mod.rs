@@ -1,0 +1,1 @@
+//! Who waits on which path, and what fires.

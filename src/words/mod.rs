@@ -1,0 +1,1 @@
+//! Four-letter words: what they are called and what they print.
