@@ -134,7 +134,7 @@ fn client_says_and_understands_the_captured_session() {
     assert_eq!(bytes, hex(CONNECT));
     let mut conversation = Conversation::new(Zxid::ZERO);
     conversation.received(&hex(CONNECTED));
-    assert_eq!(conversation.next(), Ok(Some(Incoming::Connected(connect_response()))));
+    assert_eq!(conversation.next_incoming(), Ok(Some(Incoming::Connected(connect_response()))));
 
     for (request, sent, answers, (xid, zxid, err, response)) in exchanges {
         let mut bytes = Vec::new();
@@ -146,12 +146,12 @@ fn client_says_and_understands_the_captured_session() {
         if answers.len() == 2 {
             let event =
                 Event { zxid: Zxid(3), kind: EventType::NodeDataChanged, state: 3, path: "/a".to_owned() };
-            assert_eq!(conversation.next(), Ok(Some(Incoming::Message(Message::Event(event)))));
+            assert_eq!(conversation.next_incoming(), Ok(Some(Incoming::Message(Message::Event(event)))));
         }
         let reply = Reply { xid, zxid: Zxid(zxid), err, response };
-        assert_eq!(conversation.next(), Ok(Some(Incoming::Message(Message::Reply(reply)))), "{request:?}");
+        assert_eq!(conversation.next_incoming(), Ok(Some(Incoming::Message(Message::Reply(reply)))), "{request:?}");
     }
-    assert_eq!(conversation.next(), Ok(None));
+    assert_eq!(conversation.next_incoming(), Ok(None));
     assert_eq!(conversation.zxid_seen(), Zxid(6));
 }
 

@@ -53,7 +53,7 @@ impl FrameBuffer {
     }
 }
 
-/// What [`Conversation::next`] took from the bytes so far.
+/// What [`Conversation::next_incoming`] took from the bytes so far.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Incoming {
     /// The first frame.
@@ -133,7 +133,7 @@ impl Conversation {
         self.frames.unused()
     }
 
-    pub fn next(&mut self) -> Result<Option<Incoming>, ReplyError> {
+    pub fn next_incoming(&mut self) -> Result<Option<Incoming>, ReplyError> {
         let Some(frame) = self.frames.next_frame()? else { return Ok(None) };
         if !self.connected {
             self.connected = true;
@@ -184,7 +184,7 @@ mod tests {
         response.encode_frame(&mut bytes);
         let mut conversation = Conversation::new(Zxid::ZERO);
         conversation.received(&bytes);
-        assert_eq!(conversation.next(), Ok(Some(Incoming::Connected(response))));
+        assert_eq!(conversation.next_incoming(), Ok(Some(Incoming::Connected(response))));
         conversation
     }
 
@@ -208,10 +208,10 @@ mod tests {
         let mut out = Vec::new();
         conversation.submit(&Request::Delete { path: "/a", version: None }, &mut out);
         for byte in header(1, 7) {
-            assert_eq!(conversation.next(), Ok(None));
+            assert_eq!(conversation.next_incoming(), Ok(None));
             conversation.received(&[byte]);
         }
-        assert_eq!(xid_of(conversation.next()), Ok(1));
+        assert_eq!(xid_of(conversation.next_incoming()), Ok(1));
         assert_eq!(conversation.zxid_seen(), Zxid(7));
         assert_eq!(conversation.unanswered(), 0);
     }
@@ -225,7 +225,7 @@ mod tests {
         conversation.submit(&Request::Auth { scheme: "digest", auth: Some(b"u:p") }, &mut out);
         for xid in [-4, 1, -2] {
             conversation.received(&header(xid, 1));
-            assert_eq!(xid_of(conversation.next()), Ok(xid));
+            assert_eq!(xid_of(conversation.next_incoming()), Ok(xid));
         }
     }
 
@@ -237,7 +237,7 @@ mod tests {
             conversation.submit(&Request::Delete { path, version: None }, &mut out);
         }
         conversation.received(&header(2, 1));
-        assert_eq!(conversation.next(), Err(ReplyError::OutOfOrder { xid: 2, expected: Some(1) }));
+        assert_eq!(conversation.next_incoming(), Err(ReplyError::OutOfOrder { xid: 2, expected: Some(1) }));
     }
 
     #[test]

@@ -273,7 +273,7 @@ impl Client {
 
     fn incoming(&mut self, deadline: Instant, wait: Duration) -> Result<Incoming, ClientError> {
         loop {
-            if let Some(incoming) = self.conversation.next()? {
+            if let Some(incoming) = self.conversation.next_incoming()? {
                 return Ok(incoming);
             }
             let left = deadline.saturating_duration_since(Instant::now());
