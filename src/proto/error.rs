@@ -42,4 +42,18 @@ impl ErrorCode {
     pub fn code(self) -> i32 {
         self as i32
     }
+
+    /// `None` for numbers that are no server's code.
+    pub fn of(code: i32) -> Option<ErrorCode> {
+        use ErrorCode::*;
+        [
+            Ok, SystemError, RuntimeInconsistency, DataInconsistency, MarshallingError, Unimplemented, OperationTimeout,
+            BadArguments, UnknownSession, NewConfigNoQuorum, ReconfigInProgress, ApiError, NoNode, NoAuth, BadVersion,
+            NoChildrenForEphemerals, NodeExists, NotEmpty, SessionExpired, InvalidAcl, AuthFailed, SessionMoved,
+            NotReadOnly, EphemeralOnLocalSession, NoWatcher, ReconfigDisabled, SessionClosedRequireSaslAuth,
+            QuotaExceeded, ThrottledOp,
+        ]
+        .into_iter()
+        .find(|known| known.code() == code)
+    }
 }

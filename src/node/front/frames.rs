@@ -1,0 +1,416 @@
+//! From bytes to requests: framing, handshake, and who serves what.
+//!
+//! A read is served here and now unless a request of the same connection is still with the pipeline; then it follows there and is
+//! served between the writes. What only this front can do (watches, identities) waits until nothing is under way. Replies therefore
+//! leave in the order asked without ever being sorted.
+
+use bytes::Bytes;
+
+use super::conn::{ConnId, Phase};
+use super::{Front, HANDSHAKE_BYTES_MAX, OUTPUT_PAUSE_BYTES};
+use crate::jute::{Reader, put_i32, put_string};
+use crate::node::link::{FrontLink, Request, ToPipeline};
+use crate::proto::client::{ConnectRequest, ConnectResponse, Frame, OpCode, RequestHeader, XID_PING};
+use crate::proto::{ErrorCode, FRAME_BYTES_MAX};
+use crate::request::auth::{self, AuthOutcome};
+use crate::request::read::{self, Asker};
+use crate::session;
+use crate::types::{SessionId, Zxid};
+use crate::words::{self, Word};
+
+/// Times a read is begun anew because a change was published meanwhile, before the pipeline serves it.
+const READ_TRIES_MAX: usize = 64;
+/// Children beyond which a list is not made by the pipeline.
+const ORDERED_LIST_MAX: usize = 1024;
+
+/// What the first bytes of a buffer are.
+enum Piece {
+    /// Not yet a whole frame.
+    Partial,
+    /// The payload's length; it is all there.
+    Frame(usize),
+    Word(Word),
+    /// No valid length.
+    Bad,
+}
+
+impl<L: FrontLink> Front<L> {
+    /// Takes whole frames from the front of `bytes` as long as the connection may go on; gives the bytes taken.
+    pub(super) fn frames(&mut self, id: ConnId, bytes: &[u8]) -> usize {
+        let mut taken = 0;
+        loop {
+            let conn = &mut self.conns[id.0 as usize];
+            if conn.stalled
+                || matches!(conn.phase, Phase::Closing | Phase::Ending | Phase::Gone | Phase::Word | Phase::Opening { .. })
+                || conn.unsent_bytes() >= OUTPUT_PAUSE_BYTES
+            {
+                return taken;
+            }
+            if conn.pending >= self.options.outstanding_max {
+                return taken;
+            }
+            if self.link.room() == 0 {
+                // The pipeline is behind; the next turn looks again.
+                self.resume_later(id);
+                return taken;
+            }
+            let rest = &bytes[taken..];
+            let fresh = conn.phase == Phase::Fresh;
+            let frame_bytes_max = if fresh { HANDSHAKE_BYTES_MAX } else { self.options.frame_bytes_max };
+            match piece(rest, fresh, frame_bytes_max) {
+                Piece::Partial => return taken,
+                Piece::Bad => {
+                    tracing::debug!(peer = %conn.peer, "closing: {:?} is no length up to {frame_bytes_max}", &rest[..4]);
+                    self.close(id);
+                    return taken;
+                }
+                Piece::Word(word) => {
+                    taken += 4;
+                    if !self.word(id, word, &bytes[taken..]) {
+                        return taken - 4;
+                    }
+                    return bytes.len();
+                }
+                Piece::Frame(length) => {
+                    let payload = &rest[4..4 + length];
+                    if fresh {
+                        self.handshake(id, payload);
+                    } else if !self.request(id, payload) {
+                        return taken;
+                    }
+                    taken += 4 + length;
+                    self.conns[id.0 as usize].stats.received += 1;
+                    self.counters.requests += 1;
+                }
+            }
+        }
+    }
+
+    /// Source: ZooKeeper `ZooKeeperServer#processConnectRequest`; the password is checked before anything else of the session
+    /// is touched (client-protocol §14.7).
+    fn handshake(&mut self, id: ConnId, payload: &[u8]) {
+        self.counters.connect_requests += 1;
+        let zxid_applied = self.catch_up();
+        let conn = &mut self.conns[id.0 as usize];
+        let Ok(request) = ConnectRequest::decode(payload) else { return self.close(id) };
+        if request.zxid_seen > zxid_applied {
+            tracing::info!(
+                peer = %conn.peer,
+                "refusing a client that has seen {}, this server's last is {zxid_applied}: it must try another server",
+                request.zxid_seen
+            );
+            return self.close(id);
+        }
+        let timeout_ms =
+            request.timeout_ms.clamp(self.options.session_timeout_ms_min, self.options.session_timeout_ms_max);
+        let read_only = request.read_only;
+        if request.session != SessionId::NONE
+            && request.password != Some(&session::password(request.session)[..])
+        {
+            ConnectResponse::refused(read_only).encode_frame(&mut conn.output);
+            return self.close(id);
+        }
+        conn.phase = Phase::Opening { read_only };
+        conn.pending += 1;
+        let message = if request.session == SessionId::NONE {
+            ToPipeline::Open { conn: id, timeout_ms }
+        } else {
+            ToPipeline::Renew { conn: id, session: request.session, timeout_ms }
+        };
+        self.link.push(message);
+    }
+
+    /// Serves one request, or passes it on. `false`: not now; the frame stays where it is.
+    fn request(&mut self, id: ConnId, payload: &[u8]) -> bool {
+        let mut reader = Reader::new(payload);
+        let Ok(header) = RequestHeader::decode(&mut reader) else {
+            self.close(id);
+            return true;
+        };
+        let body = reader.rest();
+        let op = OpCode::of(header.op);
+        let conn = &mut self.conns[id.0 as usize];
+        if conn.pending > 0 && op.is_none_or(waits_for_quiet) {
+            conn.stalled = true;
+            return false;
+        }
+        if self.options.auth.enforces()
+            && !matches!(op, Some(OpCode::Auth | OpCode::Sasl))
+            && !auth::is_authenticated(&conn.identities, &self.options.auth)
+        {
+            if conn.pending > 0 {
+                conn.stalled = true;
+                return false;
+            }
+            self.answer(id, header.xid, op, Zxid::ZERO, ErrorCode::SessionClosedRequireSaslAuth, &[]);
+            self.close(id);
+            return true;
+        }
+        let Some(op) = op else {
+            self.unknown(id, header.xid);
+            return true;
+        };
+        use OpCode::*;
+        match op {
+            GetData | Exists | GetChildren | GetChildren2 | GetAcl | GetAllChildrenNumber | MultiRead => {
+                if conn.pending > 0 {
+                    return self.follow(id, header.xid, op, body);
+                }
+                self.read(id, header.xid, op, body)
+            }
+            Ping if conn.pending == 0 => {
+                let zxid = self.catch_up();
+                self.answer(id, XID_PING, Some(op), zxid, ErrorCode::Ok, &[]);
+                true
+            }
+            Ping | Sync | GetEphemerals => self.follow(id, header.xid, op, body),
+            Create | Create2 | CreateContainer | CreateTtl | Delete | SetData | SetAcl | Multi | Reconfig => {
+                self.follow(id, header.xid, op, body)
+            }
+            CloseSession => {
+                self.follow(id, header.xid, op, body);
+                self.conns[id.0 as usize].phase = Phase::Ending;
+                true
+            }
+            Auth => {
+                self.auth(id, header.xid, body);
+                true
+            }
+            Sasl => {
+                self.sasl(id, header.xid, body);
+                true
+            }
+            WhoAmI => {
+                let conn = &self.conns[id.0 as usize];
+                let entries = auth::who_am_i(&conn.identities);
+                let mut out = Vec::new();
+                put_i32(&mut out, entries.len() as i32);
+                for (scheme, user) in &entries {
+                    put_string(&mut out, scheme);
+                    put_string(&mut out, user);
+                }
+                let zxid = self.catch_up();
+                self.answer(id, header.xid, Some(op), zxid, ErrorCode::Ok, &out);
+                true
+            }
+            SetWatches | SetWatches2 => self.set_watches(id, header.xid, op, body),
+            AddWatch | RemoveWatches | CheckWatches => {
+                self.change_watches(id, header.xid, op, body);
+                true
+            }
+            // Internal to servers, or no request at all. Source: ZooKeeper `Request#isValid`, client-protocol §14.3, §14.8.
+            Check | DeleteContainer | CreateSession | Error => {
+                self.unknown(id, header.xid);
+                true
+            }
+        }
+    }
+
+    fn unknown(&mut self, id: ConnId, xid: i32) {
+        self.answer(id, xid, None, Zxid(-1), ErrorCode::Unimplemented, &[]);
+        self.close(id);
+    }
+
+    /// Passes a request to the pipeline.
+    fn follow(&mut self, id: ConnId, xid: i32, op: OpCode, body: &[u8]) -> bool {
+        if matches!(op, OpCode::GetChildren | OpCode::GetChildren2) && self.is_large_list(body) {
+            // The pipeline must not spend its turn on it: here, once nothing is under way.
+            let conn = &mut self.conns[id.0 as usize];
+            if conn.pending > 0 {
+                conn.stalled = true;
+            } else {
+                self.resume_later(id);
+            }
+            return false;
+        }
+        if leaves_watch(op) {
+            self.conns[id.0 as usize].pending_watches += 1;
+            self.pending_watches += 1;
+            self.settle_interest();
+        }
+        let conn = &mut self.conns[id.0 as usize];
+        conn.pending += 1;
+        self.link.push(ToPipeline::Request(Box::new(Request {
+            conn: id,
+            session: conn.session,
+            xid,
+            op,
+            body: Bytes::copy_from_slice(body),
+            identities: conn.identities.clone(),
+            received: self.now.instant,
+        })));
+        true
+    }
+
+    fn is_large_list(&self, body: &[u8]) -> bool {
+        let Ok(Some(path)) = Reader::new(body).string() else { return false };
+        let count = self.reader.read(|view| view.find(&path).map_or(0, |node| view.child_count(node)));
+        count.is_ok_and(|(_, count)| count > ORDERED_LIST_MAX)
+    }
+
+    /// Serves a read from the published tree. `false`: not now.
+    fn read(&mut self, id: ConnId, xid: i32, op: OpCode, body: &[u8]) -> bool {
+        let leaves_watch = leaves_watch(op) && body.last().is_some_and(|&watch| watch != 0);
+        if leaves_watch && !self.interested {
+            // Counted before the tree is looked at: from here on no change goes unnoticed.
+            self.interested = true;
+            self.link.set_interested(true);
+        }
+        for _ in 0..READ_TRIES_MAX {
+            let published = self.reader.published();
+            if published.number != self.caught_up.number {
+                self.take_messages();
+                if !self.conns[id.0 as usize].is_serving() {
+                    // A message closed it.
+                    return false;
+                }
+            }
+            let conn = &mut self.conns[id.0 as usize];
+            if conn.output.capacity() == 0 {
+                conn.output = self.pool.pop().unwrap_or_default();
+            }
+            let from = conn.output.len();
+            let asker = Asker { identities: &conn.identities, options: &self.options.auth };
+            let output = &mut conn.output;
+            let done = self.reader.read_at(published, |view| {
+                let frame = Frame::begin_reply(output, xid, published.zxid, ErrorCode::Ok);
+                let done = read::serve(view, op, body, asker, output);
+                frame.end(output);
+                done
+            });
+            let Some(done) = done else {
+                conn.output.truncate(from);
+                std::hint::spin_loop();
+                continue;
+            };
+            if let Err(err) = done.result {
+                conn.output[from + 16..from + 20].copy_from_slice(&err.code().to_be_bytes());
+            }
+            conn.stats.sent += 1;
+            conn.stats.last_op = op.number();
+            conn.stats.last_cxid = xid;
+            conn.stats.last_zxid = published.zxid.0;
+            conn.stats.last_response_ms = self.now.instant.as_ms();
+            conn.stats.latency(0);
+            self.counters.replied(op, 0, (conn.output.len() - from) as u64);
+            if !conn.dirty {
+                conn.dirty = true;
+                self.dirty.push(id);
+            }
+            if let Some((path, mode)) = done.watch {
+                self.watches.add(&path, id.0, mode);
+            }
+            if leaves_watch {
+                self.settle_interest();
+            }
+            return true;
+        }
+        // Written too fast to be read in peace: the pipeline serves it between two writes.
+        self.follow(id, xid, op, body)
+    }
+
+    /// Appends a reply made here.
+    pub(super) fn answer(&mut self, id: ConnId, xid: i32, op: Option<OpCode>, zxid: Zxid, err: ErrorCode, body: &[u8]) {
+        let conn = &mut self.conns[id.0 as usize];
+        if conn.output.capacity() == 0 {
+            conn.output = self.pool.pop().unwrap_or_default();
+        }
+        let frame = Frame::begin_reply(&mut conn.output, xid, zxid, err);
+        conn.output.extend_from_slice(body);
+        frame.end(&mut conn.output);
+        conn.stats.sent += 1;
+        conn.stats.last_cxid = xid;
+        conn.stats.last_zxid = zxid.0;
+        conn.stats.last_response_ms = self.now.instant.as_ms();
+        conn.stats.latency(0);
+        if let Some(op) = op {
+            conn.stats.last_op = op.number();
+            self.counters.replied(op, 0, body.len() as u64 + 20);
+        }
+        self.mark_dirty(id);
+    }
+
+    /// Source: ZooKeeper `ZooKeeperServer#processPacket`, case auth.
+    fn auth(&mut self, id: ConnId, xid: i32, body: &[u8]) {
+        let mut reader = Reader::new(body);
+        let decoded = reader.i32().and_then(|_| Ok((reader.string()?, reader.buffer()?)));
+        let Ok((scheme, bytes)) = decoded else { return self.close(id) };
+        let conn = &mut self.conns[id.0 as usize];
+        let outcome = match &scheme {
+            Some(scheme) => auth::authenticate(scheme, bytes, &mut conn.identities, &self.options.auth),
+            None => AuthOutcome::Failed,
+        };
+        match outcome {
+            AuthOutcome::Ok => self.answer(id, xid, Some(OpCode::Auth), Zxid::ZERO, ErrorCode::Ok, &[]),
+            AuthOutcome::Failed => {
+                self.counters.auth_failed += 1;
+                self.answer(id, xid, Some(OpCode::Auth), Zxid::ZERO, ErrorCode::AuthFailed, &[]);
+                self.close(id);
+            }
+            AuthOutcome::CloseConnection => self.close(id),
+        }
+    }
+
+    /// Answers as a server without SASL does: a null token (client-protocol §8.5).
+    fn sasl(&mut self, id: ConnId, xid: i32, body: &[u8]) {
+        if Reader::new(body).buffer().is_err() {
+            return self.close(id);
+        }
+        let null_token = (-1i32).to_be_bytes();
+        self.answer(id, xid, Some(OpCode::Sasl), Zxid::ZERO, ErrorCode::Ok, &null_token);
+    }
+
+    /// Answers a four-letter word. `false`: more of it has to come.
+    fn word(&mut self, id: ConnId, word: Word, rest: &[u8]) -> bool {
+        if word == Word::TelnetClose {
+            self.close(id);
+            return true;
+        }
+        if !self.options.words.allows(word) {
+            let text = words::not_whitelisted(word);
+            self.conns[id.0 as usize].output.extend_from_slice(text.as_bytes());
+            self.close(id);
+            return true;
+        }
+        if word == Word::Stmk && rest.len() < 8 {
+            return false;
+        }
+        let conn = &mut self.conns[id.0 as usize];
+        conn.phase = Phase::Word;
+        conn.pending += 1;
+        conn.stats.received += 1;
+        self.link.push(ToPipeline::Word { conn: id, word });
+        true
+    }
+}
+
+/// What the first bytes are; `fresh` connections may say four-letter words.
+fn piece(bytes: &[u8], fresh: bool, frame_bytes_max: u32) -> Piece {
+    let Some(first) = bytes.first_chunk::<4>() else { return Piece::Partial };
+    if fresh && let Some(word) = Word::of(*first) {
+        return Piece::Word(word);
+    }
+    let length = i32::from_be_bytes(*first);
+    if length < 0 || length.unsigned_abs() > frame_bytes_max {
+        return Piece::Bad;
+    }
+    let length = length as usize;
+    if bytes.len() - 4 < length { Piece::Partial } else { Piece::Frame(length) }
+}
+
+/// Whether the operation may leave a watch of its connection.
+pub(super) fn leaves_watch(op: OpCode) -> bool {
+    matches!(op, OpCode::GetData | OpCode::Exists | OpCode::GetChildren | OpCode::GetChildren2)
+}
+
+/// What is done by the front and must come in its turn.
+fn waits_for_quiet(op: OpCode) -> bool {
+    use OpCode::*;
+    matches!(
+        op,
+        Auth | Sasl | WhoAmI | SetWatches | SetWatches2 | AddWatch | RemoveWatches | CheckWatches | Check | DeleteContainer
+            | CreateSession | Error
+    )
+}
+
+const _: () = assert!(HANDSHAKE_BYTES_MAX < FRAME_BYTES_MAX);

@@ -1,0 +1,745 @@
+//! The pipeline: every write of the server in one order.
+//!
+//! A turn takes what the fronts sent, prepares it against the tree and all that is proposed, appends it to the log, and hands out one
+//! batch; what is durable is applied and published, and its events and replies go to the fronts. The watermarks never cross:
+//! `applied <= durable <= proposed` (S2), and a batch counts as durable only by the completion the shell reports.
+//!
+//! A read that stands behind an unfinished write of its own session queues here between the writes, so that it shows exactly the state
+//! between them (C5).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::jute::{put_i32, put_string};
+use crate::node::ConnId;
+use crate::node::link::{Body, NodeChange, PipelineLink, Request, ToFront, ToPipeline};
+use crate::node::pipeline::snapshots::Snapshots;
+use crate::node::pipeline::surveys::Surveys;
+use crate::proto::client::{MultiHeader, OpCode};
+use crate::proto::txn::{TxnEntry, kind};
+use crate::proto::{ErrorCode, NodeKind, Stat};
+use crate::request::apply::{Change, Fit, Outcome, Witness};
+use crate::request::prepare::{PrepareOptions, Prepared, Preparer, Write};
+use crate::request::read::{self, Asker};
+use crate::request::Database;
+use crate::session::IdSource;
+use crate::snapshot::{SnapshotEvent, SnapshotWork};
+use crate::tree::NodeId;
+use crate::txnlog::{LogWrite, SegmentId, SegmentWork, WriteId, Writer};
+use crate::types::{Instant, Now, SessionId, Zxid};
+
+mod snapshots;
+mod surveys;
+
+/// Entries proposed and not yet applied; beyond it the fronts' queues fill and clients wait.
+pub const OUTSTANDING_MAX: usize = 65_536;
+/// Messages taken from one front in one turn, so that a busy one does not starve the others.
+const TURN_MESSAGES_MAX: usize = 1024;
+/// Messages to one front that handling one item may cause.
+const ROOM_PER_ITEM: usize = 4;
+/// Bytes of the blocks that entries are cut from.
+const BLOCK_BYTES: usize = 64 << 10;
+/// Candidates the sweep looks at in one turn.
+const SWEEP_TURN_MAX: usize = 256;
+
+/// What the pipeline depends on besides the state.
+#[derive(Debug, Clone)]
+pub struct PipelineOptions {
+    pub prepare: PrepareOptions,
+    /// `zookeeper.snapCount`: entries between snapshots.
+    pub snap_count: u64,
+    /// `snapSizeLimitInKb`: bytes between snapshots; `None` is off.
+    pub snap_bytes_max: Option<u64>,
+    /// `znode.container.checkIntervalMs`.
+    pub sweep_interval: Duration,
+    /// `znode.container.maxPerMinute`.
+    pub sweep_per_minute_max: u64,
+    /// `znode.container.maxNeverUsedIntervalMs`; zero keeps containers that never had a child.
+    pub sweep_never_used_ms: u64,
+    /// What four-letter words say of the configuration.
+    pub facts: crate::words::ServerFacts,
+    /// Draws when snapshots come.
+    pub seed: u64,
+}
+
+/// What the shell tells the pipeline.
+#[derive(Debug)]
+pub enum Input {
+    /// A batch is durable; its buffer comes back.
+    Written { id: WriteId, spent: Vec<u8> },
+    SegmentReady(SegmentId),
+    Snapshot(SnapshotEvent),
+    /// Finish what is proposed and say [`Output::Stopped`].
+    Stop,
+}
+
+/// What the pipeline wants done, in this order.
+#[derive(Debug)]
+pub enum Output {
+    /// Make it durable, then say [`Input::Written`].
+    Write(LogWrite),
+    Segment(SegmentWork),
+    Snapshot(SnapshotWork),
+    Stopped,
+}
+
+/// Who waits for an item's end.
+#[derive(Debug)]
+struct Origin {
+    front: usize,
+    conn: ConnId,
+    xid: i32,
+    op: OpCode,
+    received: Instant,
+}
+
+/// What stands in the queue between proposed and applied.
+#[derive(Debug)]
+enum Item {
+    /// A client's write.
+    Write { zxid: Zxid, entry: Bytes, origin: Origin },
+    /// A new session's transaction.
+    Open { zxid: Zxid, entry: Bytes, front: usize, conn: ConnId, session: SessionId, timeout_ms: i32 },
+    /// Nobody waits: an expiry or a sweep.
+    Own { zxid: Zxid, entry: Bytes },
+    /// A request that became no transaction.
+    Refused { origin: Origin, err: ErrorCode },
+    /// A read behind a write.
+    Read { front: usize, request: Box<Request> },
+}
+
+/// The ordering half of a server.
+#[derive(Debug)]
+pub struct Pipeline<L> {
+    links: Vec<L>,
+    database: Database,
+    preparer: Preparer,
+    log: Writer,
+    ids: IdSource,
+    options: PipelineOptions,
+    queue: VecDeque<Item>,
+    /// Everything up to here is on stable storage.
+    zxid_durable: Zxid,
+    now: Now,
+    /// Entries are cut from this.
+    block: BytesMut,
+    scratch: Vec<u8>,
+    due: Vec<SessionId>,
+    owed: Vec<Output>,
+    sweep: Sweep,
+    snapshots: Snapshots,
+    surveys: Surveys,
+    stopping: bool,
+    stopped: bool,
+    has_more: bool,
+}
+
+/// Where the sweep for empty containers and outlived nodes stands.
+#[derive(Debug, Default)]
+struct Sweep {
+    /// `None`: no pass under way.
+    after: Option<Option<NodeId>>,
+    next: Instant,
+    /// Deletions this pass may still make.
+    budget: u64,
+}
+
+impl<L: PipelineLink> Pipeline<L> {
+    /// Takes over a recovered database and a log that continues behind it. One link a front.
+    pub fn new(
+        options: PipelineOptions,
+        database: Database,
+        log: Writer,
+        ids: IdSource,
+        links: Vec<L>,
+        now: Now,
+    ) -> Pipeline<L> {
+        let zxid = database.zxid_applied();
+        Pipeline {
+            preparer: Preparer::new(options.prepare.clone(), &database),
+            snapshots: Snapshots::new(&options, zxid),
+            surveys: Surveys::new(links.len()),
+            sweep: Sweep { next: now.instant + options.sweep_interval, ..Sweep::default() },
+            links,
+            database,
+            log,
+            ids,
+            options,
+            queue: VecDeque::new(),
+            zxid_durable: zxid,
+            now,
+            block: BytesMut::new(),
+            scratch: Vec::new(),
+            due: Vec::new(),
+            owed: Vec::new(),
+            stopping: false,
+            stopped: false,
+            has_more: false,
+        }
+    }
+
+    pub fn database(&self) -> &Database {
+        &self.database
+    }
+
+    pub fn zxid_proposed(&self) -> Zxid {
+        self.preparer.zxid_proposed()
+    }
+
+    /// Takes one event of the shell.
+    pub fn handle(&mut self, now: Now, input: Input) {
+        self.now = now;
+        match input {
+            Input::Written { id, spent } => {
+                let durable = self.log.written(id, spent);
+                assert!(durable >= self.zxid_durable, "durable went back from {} to {durable}", self.zxid_durable);
+                assert!(durable <= self.preparer.zxid_proposed(), "{durable} is durable but was never proposed");
+                self.zxid_durable = durable;
+            }
+            Input::SegmentReady(segment) => self.log.segment_ready(segment),
+            Input::Snapshot(event) => {
+                if let Some(zxid) = self.snapshots.event(event, self.now) {
+                    self.log.retire_before(zxid);
+                }
+            }
+            Input::Stop => self.stopping = true,
+        }
+    }
+
+    /// One pass: take what came, propose it, apply what is durable, see to the timers.
+    pub fn turn(&mut self, now: Now) {
+        self.now = now;
+        self.has_more = false;
+        for front in 0..self.links.len() {
+            for taken in 0.. {
+                if self.queue.len() >= OUTSTANDING_MAX || !self.has_room() || taken == TURN_MESSAGES_MAX {
+                    self.has_more |= taken == TURN_MESSAGES_MAX;
+                    break;
+                }
+                let Some(message) = self.links[front].pop() else { break };
+                self.take(front, message);
+            }
+        }
+        self.timers();
+        self.apply_durable();
+        self.snapshots.step(&mut self.database, &mut self.owed, self.now);
+        self.has_more |= self.snapshots.has_more();
+        // What arrived in this turn leaves as one batch.
+        while let Some(write) = self.log.next_write(now.instant) {
+            self.owed.push(Output::Write(write));
+        }
+        let mut work = Vec::new();
+        self.log.drain_work(&mut work);
+        self.owed.extend(work.into_iter().map(Output::Segment));
+        self.database.tree.reclaim();
+        if self.stopping && !self.stopped && self.queue.is_empty() && self.zxid_durable == self.zxid_proposed() {
+            self.stopped = true;
+            self.owed.push(Output::Stopped);
+        }
+    }
+
+    /// Hands over everything owed since the last call.
+    pub fn drain(&mut self, owed: &mut Vec<Output>) {
+        owed.append(&mut self.owed);
+    }
+
+    /// When another turn is wanted, should nothing else happen first.
+    pub fn next_timer(&self) -> Option<Instant> {
+        [self.database.sessions.next_due(), self.log.next_timer(), Some(self.sweep.next)]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Whether another turn is wanted at once.
+    pub fn has_more(&self) -> bool {
+        self.has_more
+    }
+
+    fn has_room(&self) -> bool {
+        self.links.iter().all(|link| link.room() >= ROOM_PER_ITEM)
+    }
+
+    fn take(&mut self, front: usize, message: ToPipeline) {
+        match message {
+            ToPipeline::Request(request) => self.request(front, request),
+            ToPipeline::Open { conn, timeout_ms } => {
+                let session = self.ids.next();
+                self.scratch.clear();
+                let zxid =
+                    self.preparer.create_session(session, timeout_ms, self.now.wall_ms, &mut self.scratch);
+                let entry = self.log_entry(zxid);
+                self.queue.push_back(Item::Open { zxid, entry, front, conn, session, timeout_ms });
+            }
+            ToPipeline::Renew { conn, session, timeout_ms } => self.renew(front, conn, session, timeout_ms),
+            ToPipeline::Detach { conn, session, heard } => {
+                if let Some(found) = self.database.sessions.get_mut(session)
+                    && found.owner == Some(owner(front, conn))
+                {
+                    found.owner = None;
+                    self.database.sessions.touch(session, heard);
+                }
+            }
+            ToPipeline::Heard { session, conn, heard } => {
+                let owned = self
+                    .database
+                    .sessions
+                    .get(session)
+                    .is_some_and(|found| found.owner == Some(owner(front, conn)) && !found.closing);
+                if owned {
+                    if self.database.sessions.expires_at(session, heard) <= self.now.instant {
+                        self.expire(session);
+                    } else {
+                        self.database.sessions.touch(session, heard);
+                    }
+                }
+            }
+            ToPipeline::Word { conn, word } => {
+                let survey = self.surveys.begin(front, conn, word);
+                for link in &mut self.links {
+                    link.push(ToFront::Survey { survey, word });
+                }
+            }
+            ToPipeline::Surveyed { survey, report } => {
+                if let Some(complete) = self.surveys.add(survey, report) {
+                    let text = surveys::answer(
+                        &complete,
+                        &self.database,
+                        &self.options,
+                        &self.snapshots,
+                        self.now,
+                    );
+                    self.links[complete.front]
+                        .push(ToFront::Text { conn: complete.conn, text: Bytes::from(text) });
+                }
+            }
+        }
+    }
+
+    fn request(&mut self, front: usize, request: Box<Request>) {
+        let origin = Origin {
+            front,
+            conn: request.conn,
+            xid: request.xid,
+            op: request.op,
+            received: request.received,
+        };
+        if !is_write(request.op) {
+            self.queue.push_back(Item::Read { front, request });
+            return;
+        }
+        self.scratch.clear();
+        if request.op == OpCode::CloseSession {
+            if !self.database.sessions.mark_closing(request.session) {
+                self.queue.push_back(Item::Refused { origin, err: ErrorCode::SessionExpired });
+                return;
+            }
+            let zxid = self.preparer.close_session(
+                &self.database,
+                request.session,
+                request.xid,
+                self.now.wall_ms,
+                &mut self.scratch,
+            );
+            let entry = self.log_entry(zxid);
+            self.queue.push_back(Item::Write { zxid, entry, origin });
+            return;
+        }
+        let write = Write {
+            session: request.session,
+            cxid: request.xid,
+            op: request.op,
+            body: &request.body,
+            identities: &request.identities,
+        };
+        match self.preparer.write(&self.database, &write, self.now.wall_ms, &mut self.scratch) {
+            Prepared::Entry { zxid } => {
+                let entry = self.log_entry(zxid);
+                self.queue.push_back(Item::Write { zxid, entry, origin });
+            }
+            Prepared::Refused(err) => self.queue.push_back(Item::Refused { origin, err }),
+        }
+    }
+
+    /// Appends the entry in `scratch` to the log and keeps it until it is applied.
+    fn log_entry(&mut self, zxid: Zxid) -> Bytes {
+        self.log.append(zxid, &self.scratch);
+        self.snapshots.logged(self.scratch.len());
+        if self.block.capacity() - self.block.len() < self.scratch.len() {
+            self.block.reserve(BLOCK_BYTES.max(self.scratch.len()));
+        }
+        self.block.extend_from_slice(&self.scratch);
+        self.block.split().freeze()
+    }
+
+    /// Source: ZooKeeper `ZooKeeperServer#reopenSession`. The password was checked before (client-protocol §14.7).
+    fn renew(&mut self, front: usize, conn: ConnId, session: SessionId, timeout_ms: i32) {
+        let Some(found) = self.database.sessions.get_mut(session).filter(|found| !found.closing) else {
+            self.links[front].push(ToFront::Refused { conn });
+            return;
+        };
+        let before = found.owner.replace(owner(front, conn));
+        found.timeout_ms = timeout_ms;
+        self.database.sessions.touch(session, self.now.instant);
+        if let Some((front, conn)) = before {
+            self.links[usize::from(front)].push(ToFront::Close { conn: ConnId(conn), session });
+        }
+        self.links[front].push(ToFront::Opened { conn, session, timeout_ms });
+    }
+
+    fn apply_durable(&mut self) {
+        while let Some(item) = self.queue.front() {
+            let waits = match item {
+                Item::Write { zxid, .. } | Item::Open { zxid, .. } | Item::Own { zxid, .. } => {
+                    *zxid > self.zxid_durable
+                }
+                Item::Refused { .. } | Item::Read { .. } => false,
+            };
+            if waits {
+                return;
+            }
+            if !self.has_room() {
+                self.has_more = true;
+                return;
+            }
+            match self.queue.pop_front().expect("there is a front") {
+                Item::Write { zxid, entry, origin } => self.apply(zxid, &entry, Some(&origin)),
+                Item::Own { zxid, entry } => self.apply(zxid, &entry, None),
+                Item::Open { zxid, entry, front, conn, session, timeout_ms } => {
+                    self.apply(zxid, &entry, None);
+                    let found = self.database.sessions.get_mut(session).expect("just made");
+                    found.owner = Some(owner(front, conn));
+                    self.links[front].push(ToFront::Opened { conn, session, timeout_ms });
+                }
+                Item::Refused { origin, err } => {
+                    self.links[origin.front].push(ToFront::Reply {
+                        conn: origin.conn,
+                        xid: origin.xid,
+                        op: origin.op,
+                        zxid: self.database.zxid_applied(),
+                        err,
+                        body: Body::None,
+                        received: origin.received,
+                        watch: None,
+                    });
+                }
+                Item::Read { front, request } => self.read(front, &request),
+            }
+        }
+    }
+
+    fn apply(&mut self, zxid: Zxid, bytes: &Bytes, origin: Option<&Origin>) {
+        assert!(zxid <= self.zxid_durable, "{zxid} would be applied before it is durable");
+        let entry = TxnEntry::decode(bytes).expect("an entry we encoded");
+        // Whose connection ends with the session, if nobody waits for the reply.
+        let closes = (entry.header.kind == kind::CLOSE_SESSION).then_some(entry.header.session);
+        let owner = closes.and_then(|session| self.database.sessions.get(session)?.owner);
+        let mut reporter = Reporter {
+            links: &mut self.links,
+            bytes,
+            zxid,
+            changes: Vec::new(),
+            multi: (entry.header.kind == kind::MULTI).then(Vec::new),
+            op: origin.map_or(OpCode::Error, |origin| origin.op),
+            failed: None,
+            body: Body::None,
+        };
+        self.database.apply(&entry, Fit::Exact, self.now.instant, &mut reporter);
+        let Reporter { body, failed, multi, .. } = reporter;
+        self.preparer.applied(zxid);
+        if let Some(digest) = entry.digest
+            && digest.tree_digest != self.database.tree.digest()
+        {
+            self.surveys.digest_mismatches += 1;
+            debug_assert_eq!(digest.tree_digest, self.database.tree.digest(), "digest after {zxid} differs");
+        }
+        self.surveys.applied(zxid, self.database.tree.digest());
+        if let Some(origin) = origin {
+            let body = match multi {
+                Some(mut bytes) => {
+                    MultiHeader::END.encode(&mut bytes);
+                    Body::Bytes(bytes.into())
+                }
+                None => body,
+            };
+            self.links[origin.front].push(ToFront::Reply {
+                conn: origin.conn,
+                xid: origin.xid,
+                op: origin.op,
+                zxid,
+                err: failed.unwrap_or(ErrorCode::Ok),
+                body,
+                received: origin.received,
+                watch: None,
+            });
+        }
+        // The connection that asked closes behind its reply; any other the session has closes now.
+        if let (Some(session), Some((front, conn))) = (closes, owner)
+            && origin.is_none_or(|origin| (origin.front, origin.conn) != (usize::from(front), ConnId(conn)))
+        {
+            self.links[usize::from(front)].push(ToFront::Close { conn: ConnId(conn), session });
+        }
+    }
+
+    /// A read whose turn has come, between two writes.
+    fn read(&mut self, front: usize, request: &Request) {
+        let zxid = self.database.zxid_applied();
+        let mut out = Vec::new();
+        let asker = Asker { identities: &request.identities, options: &self.options.prepare.auth };
+        let (err, watch) = match request.op {
+            OpCode::Ping => (ErrorCode::Ok, None),
+            OpCode::Sync => {
+                out.extend_from_slice(&request.body);
+                (ErrorCode::Ok, None)
+            }
+            OpCode::GetEphemerals => (self.get_ephemerals(request, &mut out), None),
+            op => {
+                let done = read::serve(&self.database.tree, op, &request.body, asker, &mut out);
+                let watch = done.watch.map(|(path, mode)| Box::new((path.into_owned(), mode)));
+                (done.result.err().unwrap_or(ErrorCode::Ok), watch)
+            }
+        };
+        self.links[front].push(ToFront::Reply {
+            conn: request.conn,
+            xid: request.xid,
+            op: request.op,
+            zxid,
+            err,
+            body: if out.is_empty() { Body::None } else { Body::Bytes(out.into()) },
+            received: request.received,
+            watch,
+        });
+    }
+
+    /// Source: ZooKeeper `FinalRequestProcessor`, case getEphemerals.
+    fn get_ephemerals(&self, request: &Request, out: &mut Vec<u8>) -> ErrorCode {
+        let Ok(prefix) = crate::jute::Reader::new(&request.body).string() else {
+            return ErrorCode::MarshallingError;
+        };
+        let prefix = prefix.as_deref().filter(|prefix| !prefix.trim().is_empty() && *prefix != "/").unwrap_or("");
+        let mut count = 0;
+        put_i32(out, 0);
+        for node in self.database.ephemerals_of(request.session) {
+            let path = self.database.tree.path(node);
+            if path.starts_with(prefix) {
+                put_string(out, &path);
+                count += 1;
+            }
+        }
+        out[..4].copy_from_slice(&i32::to_be_bytes(count));
+        ErrorCode::Ok
+    }
+
+    fn timers(&mut self) {
+        let now = self.now.instant;
+        self.log.on_timer(now);
+        self.database.sessions.due(now, &mut self.due);
+        let mut due = std::mem::take(&mut self.due);
+        for session in due.drain(..) {
+            let Some(found) = self.database.sessions.get(session) else { continue };
+            match found.owner {
+                // Its front knows when it last spoke; what waits in the socket counts too (O12).
+                Some((front, conn)) if self.links[usize::from(front)].room() > ROOM_PER_ITEM => {
+                    self.links[usize::from(front)].push(ToFront::Probe { conn: ConnId(conn), session });
+                }
+                // Asked again when the front has caught up: late is allowed, early is not (P9).
+                Some(_) => self.database.sessions.touch(session, now),
+                None => self.expire(session),
+            }
+        }
+        self.due = due;
+        self.sweep();
+    }
+
+    fn expire(&mut self, session: SessionId) {
+        if !self.database.sessions.mark_closing(session) {
+            return;
+        }
+        let timeout_ms = self.database.sessions.get(session).map_or(0, |found| found.timeout_ms);
+        tracing::info!(%session, timeout_ms, "expiring session {session}, timeout of {timeout_ms}ms exceeded");
+        self.surveys.sessions_expired += 1;
+        self.scratch.clear();
+        let zxid = self.preparer.close_session(&self.database, session, 0, self.now.wall_ms, &mut self.scratch);
+        let entry = self.log_entry(zxid);
+        self.queue.push_back(Item::Own { zxid, entry });
+    }
+
+    /// Looks for empty containers and nodes whose time has passed. Source: ZooKeeper `ContainerManager`.
+    fn sweep(&mut self) {
+        if self.now.instant >= self.sweep.next && self.sweep.after.is_none() {
+            self.sweep.after = Some(None);
+            let per_interval = self.options.sweep_interval.as_secs_f64() / 60.0;
+            self.sweep.budget = (self.options.sweep_per_minute_max as f64 * per_interval).ceil() as u64;
+            self.sweep.next = self.now.instant + self.options.sweep_interval;
+        }
+        let Some(after) = self.sweep.after else { return };
+        let mut last = None;
+        let mut outlived = Vec::new();
+        let mut looked = 0;
+        for node in self.database.sweepable_after(after).take(SWEEP_TURN_MAX) {
+            looked += 1;
+            last = Some(node);
+            if self.has_outlived(node) {
+                outlived.push(self.database.tree.path(node));
+            }
+        }
+        for path in outlived {
+            if self.sweep.budget == 0 || self.queue.len() >= OUTSTANDING_MAX {
+                break;
+            }
+            self.scratch.clear();
+            if let Some(zxid) =
+                self.preparer.sweep(&self.database, &path, self.now.wall_ms, &mut self.scratch)
+            {
+                self.sweep.budget -= 1;
+                let entry = self.log_entry(zxid);
+                self.queue.push_back(Item::Own { zxid, entry });
+            }
+        }
+        let done = looked < SWEEP_TURN_MAX || self.sweep.budget == 0;
+        self.sweep.after = if done { None } else { Some(last) };
+        self.has_more |= !done;
+    }
+
+    fn has_outlived(&self, node: NodeId) -> bool {
+        let tree = &self.database.tree;
+        if tree.child_count(node) > 0 {
+            return false;
+        }
+        let stat = tree.stat(node);
+        let age_ms = self.now.wall_ms.saturating_sub(stat.mtime_ms);
+        match stat.kind() {
+            NodeKind::Container if stat.cversion > 0 => true,
+            NodeKind::Container => {
+                let never_used_ms = self.options.sweep_never_used_ms;
+                never_used_ms > 0 && age_ms > never_used_ms as i64
+            }
+            NodeKind::Ttl(ttl_ms) => age_ms > ttl_ms,
+            NodeKind::Persistent | NodeKind::Ephemeral(_) => false,
+        }
+    }
+}
+
+fn owner(front: usize, conn: ConnId) -> (u16, u32) {
+    (u16::try_from(front).expect("fewer than 65,536 fronts"), conn.0)
+}
+
+fn is_write(op: OpCode) -> bool {
+    use OpCode::*;
+    matches!(
+        op,
+        Create | Create2 | CreateContainer | CreateTtl | Delete | SetData | SetAcl | Multi | Reconfig | CloseSession
+    )
+}
+
+/// Turns what applying does into messages to the fronts.
+struct Reporter<'p, L> {
+    links: &'p mut [L],
+    bytes: &'p Bytes,
+    zxid: Zxid,
+    changes: Vec<NodeChange>,
+    /// The results of a multi so far.
+    multi: Option<Vec<u8>>,
+    op: OpCode,
+    failed: Option<ErrorCode>,
+    body: Body,
+}
+
+impl<L> Reporter<'_, L> {
+    /// A path of the entry, shared and not copied wherever it stands in the entry's own bytes.
+    fn shared(&self, path: &str) -> Bytes {
+        let (from, to) = (self.bytes.as_ptr() as usize, self.bytes.as_ptr() as usize + self.bytes.len());
+        let at = path.as_ptr() as usize;
+        if at >= from && at + path.len() <= to {
+            self.bytes.slice(at - from..at - from + path.len())
+        } else {
+            Bytes::copy_from_slice(path.as_bytes())
+        }
+    }
+}
+
+impl<L: PipelineLink> Witness for Reporter<'_, L> {
+    fn changed(&mut self, change: Change<'_>) {
+        if !self.links.iter().any(|link| link.is_interested()) {
+            return;
+        }
+        let copied = |acl: crate::proto::Acl<'_>| Bytes::copy_from_slice(acl.bytes());
+        self.changes.push(NodeChange {
+            zxid: self.zxid,
+            kind: change.kind,
+            path: self.shared(change.path),
+            acl: change.acl.map(copied),
+            parent_acl: change.parent_acl.map(copied),
+        });
+    }
+
+    fn done(&mut self, type_number: i32, outcome: Outcome<'_>) {
+        if let Some(multi) = &mut self.multi {
+            put_result(multi, type_number, outcome);
+            return;
+        }
+        self.body = match outcome {
+            Outcome::Created { path, stat } => {
+                let mut body = Vec::with_capacity(4 + path.len() + Stat::BYTES);
+                put_string(&mut body, path);
+                if self.op != OpCode::Create {
+                    stat.encode(&mut body);
+                }
+                Body::Bytes(body.into())
+            }
+            Outcome::DataSet(stat) | Outcome::AclSet(stat) => Body::Stat(stat.to_bytes()),
+            Outcome::Failed(code) => {
+                self.failed = Some(ErrorCode::of(code).unwrap_or(ErrorCode::SystemError));
+                Body::None
+            }
+            Outcome::Deleted | Outcome::Checked | Outcome::SessionOpened | Outcome::SessionClosed => Body::None,
+        };
+    }
+
+    fn publishing(&mut self) {
+        match self.changes.len() {
+            0 => {}
+            1 => {
+                let change = self.changes.pop().expect("there is one");
+                for link in self.links.iter_mut().filter(|link| link.is_interested()) {
+                    link.push(ToFront::Change(change.clone()));
+                }
+            }
+            _ => {
+                let changes: Arc<[NodeChange]> = std::mem::take(&mut self.changes).into();
+                for link in self.links.iter_mut().filter(|link| link.is_interested()) {
+                    link.push(ToFront::Changes(changes.clone()));
+                }
+            }
+        }
+    }
+}
+
+/// One result of a multi (client-protocol §5.3).
+fn put_result(out: &mut Vec<u8>, type_number: i32, outcome: Outcome<'_>) {
+    let header = |op: i32, err: i32| MultiHeader { op, done: false, err };
+    match outcome {
+        Outcome::Created { path, stat } => {
+            let plain = type_number == kind::CREATE;
+            header(if plain { kind::CREATE } else { kind::CREATE2 }, 0).encode(out);
+            put_string(out, path);
+            if !plain {
+                stat.encode(out);
+            }
+        }
+        Outcome::DataSet(stat) | Outcome::AclSet(stat) => {
+            header(type_number, 0).encode(out);
+            stat.encode(out);
+        }
+        Outcome::Failed(code) => {
+            header(kind::ERROR, code).encode(out);
+            put_i32(out, code);
+        }
+        Outcome::Deleted | Outcome::Checked | Outcome::SessionOpened | Outcome::SessionClosed => {
+            header(type_number, 0).encode(out);
+        }
+    }
+}
