@@ -8,6 +8,9 @@ pub mod front;
 pub mod link;
 pub mod pipeline;
 
+#[cfg(test)]
+mod tests;
+
 pub use front::{ConnId, Front, FrontOptions};
 pub use link::{FrontLink, LocalLink, PipelineLink, ToFront, ToPipeline};
 pub use pipeline::{Pipeline, PipelineOptions};
