@@ -408,7 +408,7 @@ class Differ:
         text = [describe(request, pair) for request in requests]
         if text:
             self.history.append(f"{pair.name}: " + " + ".join(text))
-        if a != b:
+        if a != b or ("no answer",) in a:
             where = " + ".join(text) if text else f"marker on {pair.name} after {self.history[-1] if self.history else '?'}"
             self.differ_at(pair, where, requests, a, b)
         if any(frame == ("closed",) or frame == ("no answer",) for frame in a + b):
