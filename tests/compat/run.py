@@ -1,0 +1,230 @@
+#!/usr/bin/env python3
+"""Real clients and a differential test against a built ringkeeper.
+
+    tests/compat/run.py --server target/quick/ringkeeper            every suite
+    tests/compat/run.py --server … differential kazoo               some of them
+    tests/compat/run.py --self-check                                Apache ZooKeeper itself in ringkeeper's place
+
+Suites: differential, words, kazoo, java, shell, curator, c. What they need (a virtual environment with kazoo, the
+jars of ZooKeeper and Curator, Debian's libzookeeper-mt-dev) is fetched once into --work. A suite that cannot run is
+an error where CI=true and said plainly elsewhere. RK_SEED in the environment repeats a random run.
+"""
+
+import argparse
+import os
+import pathlib
+import random
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import differ
+import scenarios
+import servers
+import shell
+import words
+from servers import HERE, NotRun, Server
+
+SUITE_SECONDS_MAX = 300
+
+
+class Setting:
+    """Which server is under test, and where things are kept."""
+
+    def __init__(self, arguments):
+        self.work = pathlib.Path(arguments.work).resolve()
+        self.work.mkdir(parents=True, exist_ok=True)
+        self.binary = arguments.server and pathlib.Path(arguments.server).resolve()
+        self.seed = int(os.environ.get("RK_SEED") or secrets.randbits(31))
+        self.mixes = arguments.mixes
+        self.only = arguments.only.split(",") if arguments.only else None
+        self.show = arguments.show
+
+    def jars(self):
+        return servers.maven_jars(self.work)
+
+    def reference(self, **more):
+        return Server("zookeeper", servers.zookeeper_launch(self.jars()), **more)
+
+    def subject(self, extra=(), **more):
+        """A server of the kind under test."""
+        if self.binary is None:
+            return self.reference(**more)
+        return Server("ringkeeper", servers.ringkeeper_launch(self.binary, extra), **more)
+
+
+def converse(command, server, what, **options):
+    """Runs a client program; its lines `@restart` and `@kill` ask for the server to be restarted."""
+    process = subprocess.Popen([str(part) for part in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                               text=True, errors="replace", bufsize=1, **options)
+    alarm = threading.Timer(SUITE_SECONDS_MAX, process.kill)
+    alarm.start()
+    last = ""
+    try:
+        for line in process.stdout:
+            line = line.rstrip("\n")
+            if line in ("@restart", "@kill"):
+                server.restart(signal.SIGTERM if line == "@restart" else signal.SIGKILL)
+                process.stdin.write("go\n")
+                process.stdin.flush()
+                continue
+            print(f"    {line}", flush=True)
+            last = line or last
+        code = process.wait()
+    finally:
+        alarm.cancel()
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    passed, failed = tally(last)
+    if code != 0 and not failed:
+        print(f"    {what} ended with code {code}; the server's last lines:\n{server.log_tail()}")
+        failed = 1
+    return passed, failed
+
+
+def tally(line):
+    """Reads "N passed, N failed"."""
+    try:
+        left, right = line.split(", ")
+        return int(left.removesuffix(" passed")), int(right.removesuffix(" failed"))
+    except ValueError:
+        return 0, 0
+
+
+# -- suites --------------------------------------------------------------------------------------------------------
+
+def suite_differential(setting):
+    print(f"    RK_SEED={setting.seed}", flush=True)
+    quiet = {"znode.container.checkIntervalMs": 10**9}
+    superuser = {"zookeeper.DigestAuthenticationProvider.superDigest": scenarios.digest_id(scenarios.SUPER_PASSWORD)}
+    extended = {"zookeeper.extendedTypesEnabled": "true", "zookeeper.enforceQuota": "true"}
+    # (name, options of the scenarios, properties of both servers, ringkeeper's own arguments)
+    configurations = [
+        ("default", scenarios.Options(), quiet, ("--set", "ringkeeper.cores=1")),
+        ("extended types, quotas, super user", scenarios.Options(extended=True, quota=True, superuser=True), {**quiet, **superuser, **extended},
+         ("--set", "ringkeeper.cores=2")),
+        ("no ACLs, epoll", scenarios.Options(skip_acl=True), {**quiet, "zookeeper.skipACL": "yes"}, ("--set", "ringkeeper.io=epoll")),
+        ("lifetimes", scenarios.Options(extended=True), {**extended, "znode.container.checkIntervalMs": 200}, ()),
+    ]
+    passed = failed = 0
+    for name, options, properties, extra in configurations:
+        began = time.monotonic()
+        rng = random.Random(setting.seed)
+        with setting.reference(properties=properties) as a, setting.subject(extra, properties=properties) as b:
+            report = differ.Report([f"ZooKeeper {servers.ZOOKEEPER_VERSION}", b.kind])
+            both = differ.Differ(a, b, report)
+            if name == "lifetimes":
+                scenarios.run_case(both, rng, options, scenarios.lifetimes)
+            else:
+                scenarios.run_all(both, rng, options, setting.mixes, 60, setting.only)
+            for server in (a, b):
+                if server.process.poll() is not None:
+                    report.items.append({"scenario": name, "where": f"{server.kind} has ended", "first": 0, "a": [], "b": [server.log_tail()],
+                                         "history": [""]})
+        print(f"    {name}: {both.compared} answers compared, {len(report.items)} different ({time.monotonic() - began:.1f} s)", flush=True)
+        report.print(sys.stdout, setting.show)
+        passed += both.compared - len(report.items)
+        failed += len(report.items)
+    return passed, failed
+
+
+def suite_words(setting):
+    with setting.reference() as a, setting.subject() as b:
+        return words.compare(a, b)
+
+
+def suite_kazoo(setting):
+    python = servers.python_environment(setting.work)
+    with setting.subject() as server:
+        return converse([python, HERE / "kazoo_suite.py", server.address, *(setting.only or ())], server, "the kazoo suite")
+
+
+def java_classes(setting, source):
+    """Compiles one program against the jars; returns its class path."""
+    jars, classes = setting.jars(), setting.work / "classes"
+    classes.mkdir(exist_ok=True)
+    servers.run_checked(["javac", "-nowarn", "-Xlint:-options", "-cp", f"{jars}/*", "-d", classes, HERE / "java" / source], f"javac {source}")
+    return os.pathsep.join([str(classes), f"{jars}/*"])
+
+
+def java_command(path, main, *arguments):
+    return ["java", "-Xmx256m", "-XX:TieredStopAtLevel=1", "-cp", path, main, *arguments]
+
+
+def suite_java(setting):
+    path = java_classes(setting, "ClientSuite.java")
+    properties = {"zookeeper.extendedTypesEnabled": "true"}
+    with setting.subject(properties=properties) as server:
+        return converse(java_command(path, "ClientSuite", server.address), server, "the Java suite")
+
+
+def suite_curator(setting):
+    path = java_classes(setting, "CuratorSuite.java")
+    with setting.subject() as server:
+        return converse(java_command(path, "CuratorSuite", server.address), server, "the Curator suite")
+
+
+def suite_shell(setting):
+    with setting.subject(properties={"zookeeper.extendedTypesEnabled": "true"}) as server:
+        return shell.check(server, java_command(f"{setting.jars()}/*", "org.apache.zookeeper.ZooKeeperMain"))
+
+
+def suite_c(setting):
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    if compiler is None or not pathlib.Path("/usr/include/zookeeper/zookeeper.h").exists():
+        raise NotRun("gcc and Debian's libzookeeper-mt-dev are needed")
+    program = setting.work / "c_suite"
+    servers.run_checked([compiler, "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-O1", "-g", "-DTHREADED", "-o", program, HERE / "c" / "suite.c",
+                         "-lzookeeper_mt", "-lpthread"], "compiling the C suite")
+    with setting.subject() as server:
+        return converse([program, server.address], server, "the C suite")
+
+
+SUITES = {"differential": suite_differential, "words": suite_words, "kazoo": suite_kazoo, "java": suite_java, "shell": suite_shell,
+          "curator": suite_curator, "c": suite_c}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--server", help="the ringkeeper binary under test")
+    which.add_argument("--self-check", action="store_true", help="put Apache ZooKeeper in ringkeeper's place")
+    parser.add_argument("--work", default=os.environ.get("CARGO_TARGET_DIR", "target") + "/compat", help="where downloads and classes are kept")
+    parser.add_argument("--mixes", type=int, default=40, help="random scenarios for each configuration")
+    parser.add_argument("--only", help="cases of the differential test (or tests of kazoo's suite), comma separated")
+    parser.add_argument("--show", type=int, default=25, help="differences shown in full for each configuration")
+    parser.add_argument("suites", nargs="*", metavar="suite", help=", ".join(SUITES))
+    arguments = parser.parse_args()
+    unknown = [name for name in arguments.suites if name not in SUITES]
+    if unknown:
+        parser.error(f"unknown suite {unknown[0]}; there are {', '.join(SUITES)}")
+    setting = Setting(arguments)
+    in_ci = os.environ.get("CI") == "true"
+    rows, passed, failed = [], 0, 0
+    for name in arguments.suites or SUITES:
+        print(f"== {name}", flush=True)
+        began = time.monotonic()
+        try:
+            good, bad = SUITES[name](setting)
+            text = f"{good} passed, {bad} failed"
+            if good == 0 and bad == 0:
+                bad, text = 1, "nothing was tested"
+        except NotRun as reason:
+            good, bad, text = 0, 1 if in_ci else 0, f"not run: {reason}"
+        except (RuntimeError, OSError) as error:
+            good, bad, text = 0, 1, f"failed: {error}"
+        rows.append(f"{name:14} {text} ({time.monotonic() - began:.1f} s)")
+        passed, failed = passed + good, failed + bad
+    print("== summary")
+    print("\n".join(rows))
+    print(f"{passed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
