@@ -1,1 +1,3 @@
 //! What std lacks.
+
+pub mod slab;
