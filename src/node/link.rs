@@ -100,15 +100,11 @@ pub enum ToFront {
     Text { conn: ConnId, text: Bytes },
 }
 
-/// A front's part of the answer to a four-letter word.
+/// A front's part of the answer to a four-letter word that asks about connections or watches.
 #[derive(Debug, Default, Clone)]
 pub struct FrontReport {
-    pub counters: crate::metrics::FrontCounters,
     pub connections: Vec<crate::words::ConnectionReport>,
-    pub connection_count: u64,
     pub watches: crate::words::WatchReport,
-    pub watch_count: u64,
-    pub outstanding: u64,
 }
 
 /// A front's end of its two queues.
@@ -124,6 +120,8 @@ pub trait FrontLink {
 /// The pipeline's end of the two queues of one front.
 pub trait PipelineLink {
     fn pop(&mut self) -> Option<ToPipeline>;
+    /// Whether [`PipelineLink::pop`] would give nothing.
+    fn is_empty(&self) -> bool;
     /// Panics without room.
     fn push(&mut self, message: ToFront);
     fn room(&self) -> usize;
@@ -167,6 +165,10 @@ impl FrontLink for LocalLink {
 impl PipelineLink for LocalLink {
     fn pop(&mut self) -> Option<ToPipeline> {
         self.queues.borrow_mut().to_pipeline.pop_front()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.queues.borrow().to_pipeline.is_empty()
     }
 
     fn push(&mut self, message: ToFront) {

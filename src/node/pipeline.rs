@@ -25,7 +25,7 @@ use crate::request::apply::{Change, Fit, Outcome, Witness};
 use crate::request::prepare::{PrepareOptions, Prepared, Preparer, Write};
 use crate::request::read::{self, Asker};
 use crate::request::Database;
-use crate::session::IdSource;
+use crate::session::{Heard, IdSource, Owner};
 use crate::snapshot::{SnapshotEvent, SnapshotWork};
 use crate::tree::NodeId;
 use crate::txnlog::{LogWrite, SegmentId, SegmentWork, WriteId, Writer};
@@ -112,7 +112,6 @@ enum Item {
 }
 
 /// The ordering half of a server.
-#[derive(Debug)]
 pub struct Pipeline<L> {
     links: Vec<L>,
     database: Database,
@@ -257,6 +256,7 @@ impl<L: PipelineLink> Pipeline<L> {
     /// Whether another turn is wanted at once.
     pub fn has_more(&self) -> bool {
         self.has_more
+            || (self.queue.len() < OUTSTANDING_MAX && self.has_room() && self.links.iter().any(|link| !link.is_empty()))
     }
 
     fn has_room(&self) -> bool {
@@ -267,7 +267,7 @@ impl<L: PipelineLink> Pipeline<L> {
         match message {
             ToPipeline::Request(request) => self.request(front, request),
             ToPipeline::Open { conn, timeout_ms } => {
-                let session = self.ids.next();
+                let session = self.ids.next(|id| self.database.sessions.contains(id));
                 self.scratch.clear();
                 let zxid =
                     self.preparer.create_session(session, timeout_ms, self.now.wall_ms, &mut self.scratch);
@@ -276,25 +276,14 @@ impl<L: PipelineLink> Pipeline<L> {
             }
             ToPipeline::Renew { conn, session, timeout_ms } => self.renew(front, conn, session, timeout_ms),
             ToPipeline::Detach { conn, session, heard } => {
-                if let Some(found) = self.database.sessions.get_mut(session)
-                    && found.owner == Some(owner(front, conn))
-                {
-                    found.owner = None;
+                if self.database.sessions.detach(session, owner(front, conn)) {
                     self.database.sessions.touch(session, heard);
                 }
             }
             ToPipeline::Heard { session, conn, heard } => {
-                let owned = self
-                    .database
-                    .sessions
-                    .get(session)
-                    .is_some_and(|found| found.owner == Some(owner(front, conn)) && !found.closing);
+                let owned = self.database.sessions.get(session).is_some_and(|found| found.owner == Some(owner(front, conn)));
                 if owned {
-                    if self.database.sessions.expires_at(session, heard) <= self.now.instant {
-                        self.expire(session);
-                    } else {
-                        self.database.sessions.touch(session, heard);
-                    }
+                    self.decide(session, Some(heard));
                 }
             }
             ToPipeline::Word { conn, word } => {
@@ -377,15 +366,14 @@ impl<L: PipelineLink> Pipeline<L> {
 
     /// Source: ZooKeeper `ZooKeeperServer#reopenSession`. The password was checked before (client-protocol §14.7).
     fn renew(&mut self, front: usize, conn: ConnId, session: SessionId, timeout_ms: i32) {
-        let Some(found) = self.database.sessions.get_mut(session).filter(|found| !found.closing) else {
+        let Ok(before) = self.database.sessions.attach(session, owner(front, conn)) else {
             self.links[front].push(ToFront::Refused { conn });
             return;
         };
-        let before = found.owner.replace(owner(front, conn));
-        found.timeout_ms = timeout_ms;
+        self.database.sessions.set_timeout(session, timeout_ms);
         self.database.sessions.touch(session, self.now.instant);
-        if let Some((front, conn)) = before {
-            self.links[usize::from(front)].push(ToFront::Close { conn: ConnId(conn), session });
+        if let Some(before) = before {
+            self.links[usize::from(before.front)].push(ToFront::Close { conn: ConnId(before.conn), session });
         }
         self.links[front].push(ToFront::Opened { conn, session, timeout_ms });
     }
@@ -410,8 +398,7 @@ impl<L: PipelineLink> Pipeline<L> {
                 Item::Own { zxid, entry } => self.apply(zxid, &entry, None),
                 Item::Open { zxid, entry, front, conn, session, timeout_ms } => {
                     self.apply(zxid, &entry, None);
-                    let found = self.database.sessions.get_mut(session).expect("just made");
-                    found.owner = Some(owner(front, conn));
+                    self.database.sessions.attach(session, owner(front, conn)).expect("just made");
                     self.links[front].push(ToFront::Opened { conn, session, timeout_ms });
                 }
                 Item::Refused { origin, err } => {
@@ -477,10 +464,10 @@ impl<L: PipelineLink> Pipeline<L> {
             });
         }
         // The connection that asked closes behind its reply; any other the session has closes now.
-        if let (Some(session), Some((front, conn))) = (closes, owner)
-            && origin.is_none_or(|origin| (origin.front, origin.conn) != (usize::from(front), ConnId(conn)))
+        if let (Some(session), Some(owner)) = (closes, owner)
+            && origin.is_none_or(|origin| (origin.front, origin.conn) != (usize::from(owner.front), ConnId(owner.conn)))
         {
-            self.links[usize::from(front)].push(ToFront::Close { conn: ConnId(conn), session });
+            self.links[usize::from(owner.front)].push(ToFront::Close { conn: ConnId(owner.conn), session });
         }
     }
 
@@ -542,16 +529,25 @@ impl<L: PipelineLink> Pipeline<L> {
             let Some(found) = self.database.sessions.get(session) else { continue };
             match found.owner {
                 // Its front knows when it last spoke; what waits in the socket counts too (O12).
-                Some((front, conn)) if self.links[usize::from(front)].room() > ROOM_PER_ITEM => {
-                    self.links[usize::from(front)].push(ToFront::Probe { conn: ConnId(conn), session });
+                Some(owner) if self.links[usize::from(owner.front)].room() > ROOM_PER_ITEM => {
+                    self.links[usize::from(owner.front)].push(ToFront::Probe { conn: ConnId(owner.conn), session });
                 }
                 // Asked again when the front has caught up: late is allowed, early is not (P9).
-                Some(_) => self.database.sessions.touch(session, now),
-                None => self.expire(session),
+                Some(_) => {
+                    self.database.sessions.touch(session, now);
+                }
+                None => self.decide(session, None),
             }
         }
         self.due = due;
         self.sweep();
+    }
+
+    /// Ends a session whose time is up by all that is known.
+    fn decide(&mut self, session: SessionId, heard: Option<Instant>) {
+        if self.database.sessions.decide(session, heard, self.now.instant) == Heard::Expired {
+            self.expire(session);
+        }
     }
 
     fn expire(&mut self, session: SessionId) {
@@ -623,8 +619,8 @@ impl<L: PipelineLink> Pipeline<L> {
     }
 }
 
-fn owner(front: usize, conn: ConnId) -> (u16, u32) {
-    (u16::try_from(front).expect("fewer than 65,536 fronts"), conn.0)
+fn owner(front: usize, conn: ConnId) -> Owner {
+    Owner { front: u16::try_from(front).expect("fewer than 65,536 fronts"), conn: conn.0 }
 }
 
 fn is_write(op: OpCode) -> bool {

@@ -6,9 +6,10 @@ use std::time::Duration;
 use super::front::{ConnId, Front, FrontOptions};
 use super::link::LocalLink;
 use super::pipeline::{Input, Output, Pipeline, PipelineOptions};
-use crate::client::conversation::{Conversation, Incoming};
-use crate::client::reply::{Event, Message, MultiResult, Reply, Response};
-use crate::client::request::{Request, SetWatches, WatchMode};
+use crate::client::{
+    ACL_OPEN, Conversation, Event, Incoming, Message, MultiResult, Reply, Request, Response, SetWatches, WatchMode,
+};
+use crate::metrics::Metrics;
 use crate::proto::ErrorCode;
 use crate::proto::client::{ConnectRequest, ConnectResponse, CreateMode, EventType, OpCode};
 use crate::request::Database;
@@ -90,15 +91,19 @@ impl World {
         };
         adjust(&mut front_options, &mut pipeline_options);
         let now = Now { instant: Instant::from_ms(1_000_000), wall_ms: 1_700_000_000_000 };
-        let sessions = SessionTable::new(Duration::from_millis(TICK_MS));
+        let sessions = SessionTable::new(TICK_MS as u32, 1);
         let mut database = Database::new(TreeOptions { hash_seed: 1 }, sessions);
+        let metrics = Metrics::new(front_count);
         let links: Vec<LocalLink> = (0..front_count).map(|_| LocalLink::default()).collect();
         let fronts = links
             .iter()
-            .map(|link| Front::new(front_options.clone(), database.tree.reader(), link.clone()))
+            .enumerate()
+            .map(|(index, link)| {
+                Front::new(front_options.clone(), index, database.tree.reader(), link.clone(), metrics.clone())
+            })
             .collect();
         let log = Writer::new(WriterOptions::new(7), Start::fresh(9, Zxid::ZERO));
-        let ids = IdSource::new(ServerId(1), now.instant);
+        let ids = IdSource::new(ServerId(1), now.instant.as_ms());
         World {
             pipeline: Pipeline::new(pipeline_options, database, log, ids, links, now),
             fronts,
@@ -571,7 +576,7 @@ fn containers_go_when_their_last_child_has_gone() {
     let mut world = World::new(1);
     let client = world.connect(0);
     let container =
-        Request::Create { op: OpCode::CreateContainer, path: "/c", data: None, acl: Some(&crate::client::request::OPEN), flags: 4, ttl_ms: 0 };
+        Request::Create { op: OpCode::CreateContainer, path: "/c", data: None, acl: Some(&ACL_OPEN), flags: 4, ttl_ms: 0 };
     assert!(world.call(client, container).is_ok());
     for _ in 0..70 {
         world.advance_ms(1000);

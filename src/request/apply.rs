@@ -87,7 +87,6 @@ pub enum LoadError {
 }
 
 /// Tree, sessions and what is derived from them.
-#[derive(Debug)]
 pub struct Database {
     pub tree: Tree,
     pub sessions: SessionTable,
@@ -110,13 +109,14 @@ impl Database {
     /// A database to load a snapshot into: [`Database::load_session`], [`Database::load_acl`], [`Database::load_node`], parents first,
     /// then [`Database::finish_load`].
     pub fn for_loading(tree_options: TreeOptions, sessions: SessionTable) -> Database {
+        let hash_seed = tree_options.hash_seed;
         let mut tree = Tree::new(tree_options);
         tree.begin();
         Database {
             tree,
             sessions,
             quotas: Quotas::default(),
-            ephemerals: Ephemerals::default(),
+            ephemerals: Ephemerals::new(hash_seed),
             sweepable: BTreeSet::new(),
             acls_loading: HashMap::new(),
         }
@@ -203,7 +203,7 @@ impl Database {
 
     /// The ephemeral nodes of a session.
     pub fn ephemerals_of(&self, session: SessionId) -> impl Iterator<Item = NodeId> + '_ {
-        self.ephemerals.of(session).map(NodeId)
+        self.ephemerals.of(session).map(node_of)
     }
 
     pub fn ephemerals(&self) -> &Ephemerals {
@@ -213,8 +213,8 @@ impl Database {
     /// Containers and nodes with a time to live from `after` on, in no order that means anything.
     pub fn sweepable_after(&self, after: Option<NodeId>) -> impl Iterator<Item = NodeId> + '_ {
         use std::ops::Bound::{Excluded, Unbounded};
-        let from = after.map_or(Unbounded, |node| Excluded(node.0));
-        self.sweepable.range((from, Unbounded)).map(|&node| NodeId(node))
+        let from = after.map_or(Unbounded, |node| Excluded(node.slot()));
+        self.sweepable.range((from, Unbounded)).map(|&node| node_of(node))
     }
 
     /// Applies one transaction and publishes it. With [`Fit::Exact`] panics where it does not fit: stopping beats diverging (P12).
@@ -244,9 +244,11 @@ impl Database {
     fn index(&mut self, node: NodeId, stat: &StatPersisted) {
         match stat.kind() {
             NodeKind::Persistent => {}
-            NodeKind::Ephemeral(session) => self.ephemerals.add(session, node.0),
+            NodeKind::Ephemeral(session) => {
+                self.ephemerals.add(session, node.slot());
+            }
             NodeKind::Container | NodeKind::Ttl(_) => {
-                self.sweepable.insert(node.0);
+                self.sweepable.insert(node.slot());
             }
         }
     }
@@ -255,10 +257,10 @@ impl Database {
         match self.tree.stat(node).kind() {
             NodeKind::Persistent => {}
             NodeKind::Ephemeral(session) => {
-                self.ephemerals.remove(session, node.0);
+                self.ephemerals.remove(session, node.slot());
             }
             NodeKind::Container | NodeKind::Ttl(_) => {
-                self.sweepable.remove(&node.0);
+                self.sweepable.remove(&node.slot());
             }
         }
     }
@@ -310,6 +312,10 @@ impl Database {
             self.count_quota(&subject);
         }
     }
+}
+
+fn node_of(slot: u32) -> NodeId {
+    NodeId::from_slot(slot).expect("a slot that came from a node")
 }
 
 /// One transaction being applied.

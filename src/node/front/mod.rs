@@ -10,13 +10,14 @@
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hashbrown::HashMap;
 use slab::Slab;
 
-use crate::metrics::FrontCounters;
-use crate::node::link::{FrontLink, FrontReport, NodeChange, ToFront, ToPipeline};
+use crate::metrics::Metrics;
+use crate::node::link::{FrontLink, NodeChange, ToFront, ToPipeline};
 use crate::proto::client::{ConnectResponse, EventType, Frame, OpCode, XID_PING, put_notification};
 use crate::proto::{Acl, ErrorCode, Perms};
 use crate::request::auth::{self, AuthOptions, Identities};
@@ -28,11 +29,13 @@ use crate::words::WordOptions;
 
 mod conn;
 mod frames;
+mod meter;
 mod report;
 mod watches;
 
 pub use conn::ConnId;
 use conn::{Conn, Phase};
+use meter::Meter;
 
 /// Bytes a frame may have before there is a session. ZooKeeper takes its full frame limit; a handshake needs 49.
 pub const HANDSHAKE_BYTES_MAX: u32 = 16 << 10;
@@ -69,7 +72,6 @@ pub struct FrontOptions {
 }
 
 /// One core's share of the clients.
-#[derive(Debug)]
 pub struct Front<L> {
     options: FrontOptions,
     reader: TreeReader,
@@ -92,13 +94,14 @@ pub struct Front<L> {
     /// Requests under way that will leave a watch.
     pending_watches: u32,
     interested: bool,
-    counters: FrontCounters,
+    meter: Meter,
     /// Connections that count: all but those that are gone.
     connection_count: usize,
 }
 
 impl<L: FrontLink> Front<L> {
-    pub fn new(options: FrontOptions, reader: TreeReader, link: L) -> Front<L> {
+    /// The front numbered `index`, as `metrics` counts them.
+    pub fn new(options: FrontOptions, index: usize, reader: TreeReader, link: L, metrics: Arc<Metrics>) -> Front<L> {
         Front {
             watches: WatchTable::new(options.hash_seed),
             options,
@@ -116,7 +119,7 @@ impl<L: FrontLink> Front<L> {
             reader,
             pending_watches: 0,
             interested: false,
-            counters: FrontCounters::default(),
+            meter: Meter::new(metrics, index),
             connection_count: 0,
         }
     }
@@ -128,13 +131,13 @@ impl<L: FrontLink> Front<L> {
         let from_there = self.per_address.get(&peer.ip()).copied().unwrap_or(0);
         if limit > 0 && from_there as usize >= limit {
             tracing::warn!("Too many connections from /{} - max is {limit}", peer.ip());
-            self.counters.connections_rejected += 1;
+            self.meter.counters.connection_rejected.add(1);
             return None;
         }
         let limit = self.options.connections_max;
         if limit > 0 && self.connection_count >= limit {
             tracing::warn!("Too many connections - max is {limit}, refusing {peer}");
-            self.counters.connections_rejected += 1;
+            self.meter.counters.connection_rejected.add(1);
             return None;
         }
         *self.per_address.entry(peer.ip()).or_insert(0) += 1;
@@ -142,7 +145,7 @@ impl<L: FrontLink> Front<L> {
         let id = self.conns.insert(Conn::new(peer, identities, now.instant, now.wall_ms));
         let id = ConnId(u32::try_from(id).expect("fewer than 2^32 connections"));
         self.connection_count += 1;
-        self.counters.connections_accepted += 1;
+        self.meter.counters.num_alive_connections.add(1);
         self.sessionless.push_back((now.instant, id, peer));
         Some(id)
     }
@@ -150,7 +153,7 @@ impl<L: FrontLink> Front<L> {
     /// All bytes of one receive.
     pub fn received(&mut self, now: Now, id: ConnId, bytes: &[u8]) {
         self.now = now;
-        self.counters.bytes_received += bytes.len() as u64;
+        self.meter.counters.bytes_received_count.add(bytes.len() as u64);
         let conn = &mut self.conns[id.0 as usize];
         conn.heard = now.instant;
         if matches!(conn.phase, Phase::Closing | Phase::Ending | Phase::Word | Phase::Gone) {
@@ -206,6 +209,8 @@ impl<L: FrontLink> Front<L> {
         }
         self.answer_probes();
         self.drop_sessionless();
+        self.meter.counters.watch_count.set(self.watches.watch_count() as u64);
+        self.meter.turn(now.instant);
     }
 
     /// Connections with output to send, to be closed, or to be read again or no longer.
@@ -374,14 +379,14 @@ impl<L: FrontLink> Front<L> {
         let frame = Frame::begin_reply(&mut conn.output, xid, zxid, err);
         conn.output.extend_from_slice(body);
         frame.end(&mut conn.output);
-        let latency_us = now.instant.since(received).as_micros() as u64;
+        let took = now.instant.since(received);
         conn.stats.sent += 1;
         conn.stats.last_op = op.number();
         conn.stats.last_cxid = xid;
         conn.stats.last_zxid = zxid.0;
         conn.stats.last_response_ms = now.instant.as_ms();
-        conn.stats.latency((latency_us / 1000) as u32);
-        self.counters.replied(op, latency_us, body.len() as u64 + 20);
+        conn.stats.latency(took.as_millis() as u32);
+        self.meter.relayed(took, body.len() + 20);
         let idle = conn.pending == 0;
         let waits = !conn.input.is_empty();
         if op == OpCode::CloseSession && err == ErrorCode::Ok {
@@ -447,7 +452,7 @@ impl<L: FrontLink> Front<L> {
             return;
         }
         let Ok(path) = std::str::from_utf8(&change.path) else { return };
-        let Front { watches, conns, dirty, options, counters, pool, .. } = self;
+        let Front { watches, conns, dirty, options, meter, pool, .. } = self;
         let mut overflowing = Vec::new();
         let mut send = |conn_raw: u32, event: EventType, path: &str, side: AclSide| {
             let Some(conn) = conns.get_mut(conn_raw as usize) else { return };
@@ -465,7 +470,8 @@ impl<L: FrontLink> Front<L> {
             }
             put_notification(&mut conn.output, change.zxid, event, path);
             conn.stats.sent += 1;
-            counters.events_sent += 1;
+            meter.counters.packets_sent.add(1);
+            meter.counters.watch_bytes.add(36 + path.len() as u64);
             if !conn.dirty {
                 conn.dirty = true;
                 dirty.push(ConnId(conn_raw));
@@ -521,6 +527,8 @@ impl<L: FrontLink> Front<L> {
         conn.output_sent = 0;
         conn.dirty = false;
         self.connection_count -= 1;
+        self.meter.counters.num_alive_connections.sub(1);
+        self.meter.counters.connection_drop_count.add(1);
         if let Some(count) = self.per_address.get_mut(&ip) {
             *count -= 1;
             if *count == 0 {
@@ -628,7 +636,7 @@ impl<L: FrontLink> Front<L> {
             }
             self.sessionless.pop_front();
             if waiting {
-                self.counters.sessionless_expired += 1;
+                self.meter.counters.sessionless_connections_expired.add(1);
                 self.close(id);
             }
         }

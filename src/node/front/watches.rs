@@ -74,7 +74,7 @@ impl<L: FrontLink> Front<L> {
                 }
                 decided
             });
-            let Some(decided) = decided else {
+            let Some((_, decided)) = decided else {
                 std::hint::spin_loop();
                 continue;
             };
