@@ -7,11 +7,11 @@
 pub mod types;
 pub mod stdx;
 #[forbid(unsafe_code)]
-pub mod metrics;
-#[forbid(unsafe_code)]
 pub mod jute;
 #[forbid(unsafe_code)]
 pub mod proto;
+#[forbid(unsafe_code)]
+pub mod metrics;
 #[forbid(unsafe_code)]
 pub mod config;
 #[forbid(unsafe_code)]

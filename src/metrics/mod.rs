@@ -1,355 +1,357 @@
 //! Plain counters and histograms, owned by whoever counts.
 //!
-//! Every core counts into values of its own: one writer each, so counting is a load and a store without any lock
-//! or bus-locked instruction, and readers on other cores ([`Metrics::totals`]) see each value some moment late and
-//! never torn. Values of one core need not belong to the same instant.
+//! Every front and the pipeline count into values of their own, without atomics or sharing; a report for an
+//! operator carries copies by message, and [`FrontCounters::merge`] adds them up. Copies are made per report and
+//! never per request. What only the machine knows (descriptors, directory sizes) is written by the housekeeper into
+//! [`ProcessGauges`], the one thing here that threads share.
 //!
-//! Histograms are hdrhistograms private to their core; [`Latency::publish`] copies their buckets to where others
-//! may read, at most once a second, so that quantiles over several cores are those of all their values together.
-//!
-//! Names are those of ZooKeeper's `mntr` without the `zk_`.
+//! Names follow ZooKeeper's `mntr`; units come last.
 
-mod counter;
 mod latency;
+mod process;
+mod tally;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+pub use latency::{LATENCY_US_MAX, Latency};
+pub use process::ProcessGauges;
+pub use tally::Tally;
 
-pub use counter::{Counter, Gauge, Tally, TallyTotals};
-pub use latency::{LATENCY_US_MAX, Latency, LatencyCell, LatencyTotals};
+use crate::proto::client::OpCode;
 
-/// Declares what one owner counts, and what the sum over owners looks like.
-macro_rules! metrics {
-    (
-        $(#[$meta:meta])* pub struct $name:ident summed as $totals:ident;
-        counters { $($(#[$counter_meta:meta])* $counter:ident,)* }
-        gauges { $($(#[$gauge_meta:meta])* $gauge:ident,)* }
-        tallies { $($(#[$tally_meta:meta])* $tally:ident,)* }
-        latencies { $($(#[$latency_meta:meta])* $latency:ident,)* }
-    ) => {
-        $(#[$meta])*
-        // Two cache lines, because processors fetch them in pairs: owners do not disturb each other.
-        #[repr(align(128))]
-        #[derive(Debug, Default)]
-        pub struct $name {
-            $($(#[$counter_meta])* pub $counter: Counter,)*
-            $($(#[$gauge_meta])* pub $gauge: Gauge,)*
-            $($(#[$tally_meta])* pub $tally: Tally,)*
-            $($(#[$latency_meta])* pub $latency: Arc<LatencyCell>,)*
-        }
-
-        #[doc = concat!("What [`", stringify!($name), "`] of several owners say together.")]
-        #[derive(Debug, Clone, Default)]
-        pub struct $totals {
-            $(pub $counter: u64,)*
-            $(pub $gauge: u64,)*
-            $(pub $tally: TallyTotals,)*
-            $(pub $latency: LatencyTotals,)*
-        }
-
-        impl $name {
-            /// Everything but the gauges back to nothing. For the owner, who resets its [`Latency`]s too.
-            pub fn reset(&self) {
-                $(self.$counter.reset();)*
-                $(self.$tally.reset();)*
-            }
-
-            fn add_to(&self, totals: &mut $totals) {
-                $(totals.$counter += self.$counter.get();)*
-                $(totals.$gauge += self.$gauge.get();)*
-                $(totals.$tally.add(&self.$tally);)*
-                $(totals.$latency.add(&self.$latency);)*
-            }
-        }
-
-        impl $totals {
-            /// Counters by name, in the order they are declared.
-            pub fn counters(&self) -> impl Iterator<Item = (&'static str, u64)> {
-                [$((stringify!($counter), self.$counter),)*].into_iter()
-            }
-        }
-    };
+/// What one front counts. A copy is some 40 KB, because of the histograms.
+#[derive(Debug, Clone, Default)]
+pub struct FrontCounters {
+    /// Frames with a request in them, handshakes excluded.
+    pub requests: u64,
+    /// Handshakes asked for (`connection_request_count`), and answered.
+    pub connect_requests: u64,
+    pub connect_replies: u64,
+    /// Four-letter words taken in.
+    pub words: u64,
+    /// Replies and watch events handed to connections, and their bytes with framing.
+    pub replies: u64,
+    pub reply_bytes: u64,
+    pub events_sent: u64,
+    pub event_bytes: u64,
+    pub bytes_received: u64,
+    pub connections_accepted: u64,
+    /// Closed at once for a limit (`connection_rejected`).
+    pub connections_rejected: u64,
+    /// Lost without a closeSession (`connection_drop_count`).
+    pub connections_dropped: u64,
+    pub sessionless_expired: u64,
+    pub auth_failed: u64,
+    pub ensemble_auth_success: u64,
+    pub ensemble_auth_fail: u64,
+    pub ensemble_auth_skip: u64,
+    pub stale_requests: u64,
+    pub stale_requests_dropped: u64,
+    pub stale_replies: u64,
+    pub request_throttle_waits: u64,
+    pub throttled_ops: u64,
+    pub large_requests_rejected: u64,
+    /// Requests of each kind, by [`op_index`].
+    ops: [u64; OPS.len()],
+    /// Microseconds from a request to its reply.
+    pub request_latency_us: Tally,
+    /// Bytes of one reply.
+    pub response_size: Tally,
+    /// Watches one change fired.
+    pub node_created_watches: Tally,
+    pub node_deleted_watches: Tally,
+    pub node_changed_watches: Tally,
+    pub node_children_watches: Tally,
+    /// Replies of requests that change nothing, and of those that do.
+    pub read_latency: Latency,
+    pub update_latency: Latency,
 }
 
-metrics! {
-    /// What one front counts.
-    pub struct FrontCounters summed as FrontTotals;
-    counters {
-        /// Frames and four-letter words taken in; replies and events sent.
-        packets_received,
-        packets_sent,
-        bytes_received_count,
-        response_bytes,
-        watch_bytes,
-        /// Sessions asked for; connections refused by a limit; connections that broke; dropped by the throttle.
-        connection_request_count,
-        connection_rejected,
-        connection_drop_count,
-        connection_drop_by_throttle,
-        sessionless_connections_expired,
-        cnxn_closed_without_zk_server_running,
-        auth_failed_count,
-        ensemble_auth_success,
-        ensemble_auth_fail,
-        ensemble_auth_skip,
-        stale_requests,
-        stale_requests_dropped,
-        stale_replies,
-        request_throttle_wait_count,
-        throttled_ops,
-        large_requests_rejected,
-        op_count_add_watch,
-        op_count_check,
-        op_count_check_watches,
-        op_count_close_session,
-        op_count_create,
-        op_count_create_session,
-        op_count_delete,
-        op_count_exists,
-        op_count_get_acl,
-        op_count_get_all_children_number,
-        op_count_get_children,
-        op_count_get_data,
-        op_count_get_ephemerals,
-        op_count_multi,
-        op_count_multi_read,
-        op_count_ping,
-        op_count_reconfig,
-        op_count_remove_watches,
-        op_count_set_acl,
-        op_count_set_data,
-        op_count_set_watches,
-        op_count_sync,
-        op_count_who_am_i,
-    }
-    gauges {
-        /// Open connections, with a session or without.
-        num_alive_connections,
-        /// Requests taken in and not answered.
-        outstanding_requests,
-        watch_count,
-    }
-    tallies {
-        /// Microseconds from a request to its reply, for `srvr`.
-        request_latency_us,
-        /// Bytes of each reply.
-        client_response_size,
-        /// Watches fired by one change.
-        node_created_watch_count,
-        node_deleted_watch_count,
-        node_changed_watch_count,
-        node_children_watch_count,
-    }
-    latencies {
-        /// Requests answered by the front alone.
-        readlatency,
-        /// Requests that went through the pipeline.
-        updatelatency,
-    }
+/// Kinds of requests as `op_count_*` tells them apart.
+const OPS: [&str; 23] = [
+    "add_watch",
+    "check",
+    "check_watches",
+    "close_session",
+    "create",
+    "create_session",
+    "delete",
+    "exists",
+    "get_acl",
+    "get_all_children_number",
+    "get_children",
+    "get_data",
+    "get_ephemerals",
+    "multi",
+    "multi_read",
+    "ping",
+    "reconfig",
+    "remove_watches",
+    "set_acl",
+    "set_data",
+    "set_watches",
+    "sync",
+    "who_am_i",
+];
+
+/// The place of a request's kind in [`OPS`]; both forms of an operation share one.
+fn op_index(op: OpCode) -> Option<usize> {
+    use OpCode::*;
+    Some(match op {
+        AddWatch => 0,
+        Check => 1,
+        CheckWatches => 2,
+        CloseSession => 3,
+        Create | Create2 | CreateContainer | CreateTtl => 4,
+        CreateSession => 5,
+        Delete | DeleteContainer => 6,
+        Exists => 7,
+        GetAcl => 8,
+        GetAllChildrenNumber => 9,
+        GetChildren | GetChildren2 => 10,
+        GetData => 11,
+        GetEphemerals => 12,
+        Multi => 13,
+        MultiRead => 14,
+        Ping => 15,
+        Reconfig => 16,
+        RemoveWatches => 17,
+        SetAcl => 18,
+        SetData => 19,
+        SetWatches | SetWatches2 => 20,
+        Sync => 21,
+        WhoAmI => 22,
+        Auth | Sasl | Error => return None,
+    })
 }
 
-metrics! {
-    /// What the pipeline counts.
-    pub struct PipelineCounters summed as PipelineTotals;
-    counters {
-        stale_sessions_expired,
-        outstanding_changes_queued,
-        outstanding_changes_removed,
-        prep_processor_request_queued,
-        sync_processor_request_queued,
-        request_commit_queued,
-        digest_mismatches_count,
-        unrecoverable_error_count,
-        ttl_node_created_count,
-        ttl_node_deleted_count,
-        quota_exceeded_error_count,
-        /// Log writes slower than `fsync.warningthresholdms`.
-        fsync_threshold_exceed_count,
-        snapshot_error_count,
-        /// Bytes and writes that went to the log.
-        log_bytes,
-        log_writes,
-    }
-    gauges {
-        /// The last transaction applied, as unsigned bits.
-        last_processed_zxid,
-        znode_count,
-        ephemerals_count,
-        approximate_data_size,
-        global_sessions,
-        local_sessions,
-    }
-    tallies {
-        /// Transactions of one log write.
-        sync_processor_batch_size,
-        /// Requests waiting when a turn begins.
-        prep_processor_queue_size,
-        /// Milliseconds of the start: loading the snapshot, replaying the log, both; and transactions replayed.
-        startup_snap_load_time,
-        startup_txns_load_time,
-        dbinittime,
-        startup_txns_loaded,
-    }
-    latencies {
-        /// Making one batch durable.
-        fsynctime,
-        /// Writing one snapshot, from its first node until it is verified.
-        snapshottime,
-    }
+/// Whether the request makes a transaction.
+fn is_update(op: OpCode) -> bool {
+    use OpCode::*;
+    matches!(
+        op,
+        Create
+            | Create2
+            | CreateContainer
+            | CreateTtl
+            | Delete
+            | DeleteContainer
+            | SetData
+            | SetAcl
+            | Multi
+            | Reconfig
+            | CreateSession
+            | CloseSession
+    )
 }
 
 impl FrontCounters {
-    /// The counter of requests with this opcode, if it is one clients send. Both forms of an operation share one.
-    pub fn of_opcode(&self, opcode: i32) -> Option<&Counter> {
-        Some(match opcode {
-            1 | 15 | 19 | 21 => &self.op_count_create,
-            2 | 20 => &self.op_count_delete,
-            3 => &self.op_count_exists,
-            4 => &self.op_count_get_data,
-            5 => &self.op_count_set_data,
-            6 => &self.op_count_get_acl,
-            7 => &self.op_count_set_acl,
-            8 | 12 => &self.op_count_get_children,
-            9 => &self.op_count_sync,
-            11 => &self.op_count_ping,
-            13 => &self.op_count_check,
-            14 => &self.op_count_multi,
-            16 => &self.op_count_reconfig,
-            17 => &self.op_count_check_watches,
-            18 => &self.op_count_remove_watches,
-            22 => &self.op_count_multi_read,
-            101 | 105 => &self.op_count_set_watches,
-            103 => &self.op_count_get_ephemerals,
-            104 => &self.op_count_get_all_children_number,
-            106 => &self.op_count_add_watch,
-            107 => &self.op_count_who_am_i,
-            -10 => &self.op_count_create_session,
-            -11 => &self.op_count_close_session,
-            _ => return None,
-        })
-    }
-}
-
-/// The counters of a whole process. Made once, before the cores start.
-#[derive(Debug)]
-pub struct Metrics {
-    fronts: Vec<Arc<FrontCounters>>,
-    pipeline: Arc<PipelineCounters>,
-    /// How often a reset was asked for; owners compare it with what they have seen.
-    resets: AtomicU32,
-}
-
-/// Sums over all owners.
-#[derive(Debug, Clone, Default)]
-pub struct Totals {
-    pub front: FrontTotals,
-    pub pipeline: PipelineTotals,
-}
-
-impl Metrics {
-    pub fn new(front_count: usize) -> Arc<Metrics> {
-        Arc::new(Metrics {
-            fronts: (0..front_count).map(|_| Arc::default()).collect(),
-            pipeline: Arc::default(),
-            resets: AtomicU32::new(0),
-        })
-    }
-
-    /// The counters of one front; only that front may count into them.
-    pub fn front(&self, index: usize) -> Arc<FrontCounters> {
-        self.fronts[index].clone()
-    }
-
-    /// The counters of the pipeline; only it may count into them.
-    pub fn pipeline(&self) -> Arc<PipelineCounters> {
-        self.pipeline.clone()
-    }
-
-    /// Sums, minima, maxima and quantiles over everyone, as of about now.
-    pub fn totals(&self) -> Totals {
-        let mut totals = Totals::default();
-        for front in &self.fronts {
-            front.add_to(&mut totals.front);
-        }
-        self.pipeline.add_to(&mut totals.pipeline);
-        totals
-    }
-
-    /// Asks every owner to reset its counters (`srst`); each does so in its next turn.
-    pub fn ask_reset(&self) {
-        self.resets.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// How many resets were asked for. An owner that sees this move calls `reset` on what it owns.
+    /// Counts one reply: what it answers, how long it took, how many bytes it has with its framing.
     #[inline]
-    pub fn resets(&self) -> u32 {
-        self.resets.load(Ordering::Relaxed)
+    pub fn replied(&mut self, op: OpCode, latency_us: u64, bytes: u64) {
+        if let Some(index) = op_index(op) {
+            self.ops[index] += 1;
+        }
+        self.replies += 1;
+        self.reply_bytes += bytes;
+        self.request_latency_us.record(latency_us);
+        self.response_size.record(bytes);
+        let latency = if is_update(op) { &mut self.update_latency } else { &mut self.read_latency };
+        latency.record_us(latency_us);
+    }
+
+    /// Replies by kind, as `op_count_*` names them.
+    pub fn op_counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        OPS.into_iter().zip(self.ops)
+    }
+
+    /// Frames and words taken in (`packets_received`).
+    pub fn packets_received(&self) -> u64 {
+        self.requests + self.connect_requests + self.words
+    }
+
+    /// Frames sent (`packets_sent`).
+    pub fn packets_sent(&self) -> u64 {
+        self.replies + self.connect_replies + self.events_sent
+    }
+
+    /// Adds what another front counted.
+    pub fn merge(&mut self, other: &FrontCounters) {
+        // Taken apart, so that a new field cannot be forgotten here.
+        let FrontCounters {
+            requests,
+            connect_requests,
+            connect_replies,
+            words,
+            replies,
+            reply_bytes,
+            events_sent,
+            event_bytes,
+            bytes_received,
+            connections_accepted,
+            connections_rejected,
+            connections_dropped,
+            sessionless_expired,
+            auth_failed,
+            ensemble_auth_success,
+            ensemble_auth_fail,
+            ensemble_auth_skip,
+            stale_requests,
+            stale_requests_dropped,
+            stale_replies,
+            request_throttle_waits,
+            throttled_ops,
+            large_requests_rejected,
+            ops,
+            request_latency_us,
+            response_size,
+            node_created_watches,
+            node_deleted_watches,
+            node_changed_watches,
+            node_children_watches,
+            read_latency,
+            update_latency,
+        } = other;
+        self.requests += requests;
+        self.connect_requests += connect_requests;
+        self.connect_replies += connect_replies;
+        self.words += words;
+        self.replies += replies;
+        self.reply_bytes += reply_bytes;
+        self.events_sent += events_sent;
+        self.event_bytes += event_bytes;
+        self.bytes_received += bytes_received;
+        self.connections_accepted += connections_accepted;
+        self.connections_rejected += connections_rejected;
+        self.connections_dropped += connections_dropped;
+        self.sessionless_expired += sessionless_expired;
+        self.auth_failed += auth_failed;
+        self.ensemble_auth_success += ensemble_auth_success;
+        self.ensemble_auth_fail += ensemble_auth_fail;
+        self.ensemble_auth_skip += ensemble_auth_skip;
+        self.stale_requests += stale_requests;
+        self.stale_requests_dropped += stale_requests_dropped;
+        self.stale_replies += stale_replies;
+        self.request_throttle_waits += request_throttle_waits;
+        self.throttled_ops += throttled_ops;
+        self.large_requests_rejected += large_requests_rejected;
+        for (mine, theirs) in self.ops.iter_mut().zip(ops) {
+            *mine += theirs;
+        }
+        self.request_latency_us.merge(request_latency_us);
+        self.response_size.merge(response_size);
+        self.node_created_watches.merge(node_created_watches);
+        self.node_deleted_watches.merge(node_deleted_watches);
+        self.node_changed_watches.merge(node_changed_watches);
+        self.node_children_watches.merge(node_children_watches);
+        self.read_latency.merge(read_latency);
+        self.update_latency.merge(update_latency);
+    }
+
+    /// Back to nothing (`srst`).
+    pub fn reset(&mut self) {
+        *self = FrontCounters::default();
+    }
+}
+
+/// What the pipeline counts.
+#[derive(Debug, Clone, Default)]
+pub struct PipelineCounters {
+    /// Transactions proposed, and applied.
+    pub proposed: u64,
+    pub applied: u64,
+    /// Requests that came from fronts.
+    pub requests: u64,
+    /// Sessions that ended by their timeout (`stale_sessions_expired`).
+    pub sessions_expired: u64,
+    pub digest_mismatches: u64,
+    pub ttl_nodes_created: u64,
+    pub ttl_nodes_deleted: u64,
+    pub quota_exceeded: u64,
+    pub snapshot_errors: u64,
+    /// Log writes slower than `fsync.warningthresholdms`.
+    pub fsync_threshold_exceeded: u64,
+    pub log_bytes: u64,
+    /// Transactions of one log write (`sync_processor_batch_size`).
+    pub batch_size: Tally,
+    /// Requests found waiting when a turn began (`prep_processor_queue_size`).
+    pub queue_size: Tally,
+    /// One batch made durable (`fsynctime`).
+    pub fsync_time: Latency,
+    /// One snapshot from its first node until it is verified (`snapshottime`).
+    pub snapshot_time: Latency,
+    /// The start: loading the snapshot, replaying the log, how many transactions.
+    pub startup_snapshot_load_ms: Tally,
+    pub startup_log_load_ms: Tally,
+    pub startup_transactions: Tally,
+}
+
+impl PipelineCounters {
+    /// Back to nothing (`srst`).
+    pub fn reset(&mut self) {
+        *self = PipelineCounters::default();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
-    fn totals_are_over_all_fronts() {
-        let metrics = Metrics::new(2);
-        let (a, b) = (metrics.front(0), metrics.front(1));
-        a.packets_received.add(3);
-        b.packets_received.add(4);
-        a.num_alive_connections.set(2);
-        b.request_latency_us.record(50);
-        a.request_latency_us.record(10);
-        let totals = metrics.totals().front;
-        assert_eq!(totals.packets_received, 7);
-        assert_eq!(totals.num_alive_connections, 2);
-        assert_eq!(totals.request_latency_us, TallyTotals { count: 2, sum: 60, min: 10, max: 50 });
-        assert_eq!(totals.counters().next(), Some(("packets_received", 7)));
+    fn replies_count_by_kind_and_reads_apart_from_updates() {
+        let mut front = FrontCounters::default();
+        front.replied(OpCode::GetData, 100, 40);
+        front.replied(OpCode::SetData, 900, 60);
+        front.replied(OpCode::Create2, 1100, 60);
+        front.replied(OpCode::Sasl, 5, 20);
+        let counts: Vec<_> = front.op_counts().filter(|(_, count)| *count > 0).collect();
+        assert_eq!(counts, [("create", 1), ("get_data", 1), ("set_data", 1)]);
+        assert_eq!((front.replies, front.reply_bytes, front.packets_sent()), (4, 180, 4));
+        assert_eq!((front.read_latency.exact.count, front.update_latency.exact.count), (2, 2));
+        assert_eq!(front.request_latency_us.max, 1100);
     }
 
     #[test]
-    fn reset_spares_gauges() {
-        let metrics = Metrics::new(1);
-        let front = metrics.front(0);
-        front.packets_sent.add(1);
-        front.watch_count.set(9);
-        front.client_response_size.record(5);
-        assert_eq!(metrics.resets(), 0);
-        metrics.ask_reset();
-        assert_eq!(metrics.resets(), 1);
-        front.reset();
-        let totals = metrics.totals().front;
-        assert_eq!((totals.packets_sent, totals.watch_count), (0, 9));
-        assert_eq!(totals.client_response_size, TallyTotals::default());
+    fn merging_adds_every_field() {
+        let mut a = FrontCounters { requests: 2, words: 1, ..FrontCounters::default() };
+        a.replied(OpCode::GetData, 100, 10);
+        let mut b = FrontCounters { requests: 3, connect_requests: 4, ..FrontCounters::default() };
+        b.replied(OpCode::GetData, 1000, 30);
+        a.merge(&b);
+        assert_eq!(a.packets_received(), 10);
+        assert_eq!((a.response_size.min, a.response_size.max, a.response_size.sum), (10, 30, 40));
+        assert_eq!(a.read_latency.exact.sum, 1100);
+        assert_eq!(a.op_counts().find(|(name, _)| *name == "get_data"), Some(("get_data", 2)));
+        a.reset();
+        assert_eq!(a.packets_received() + a.packets_sent() + a.read_latency.exact.count, 0);
     }
 
     #[test]
-    fn quantiles_are_over_the_values_of_all_cores() {
-        let metrics = Metrics::new(2);
-        for (index, us) in [(0, 100), (1, 1000)] {
-            let mut latency = Latency::new(metrics.front(index).readlatency.clone());
-            for _ in 0..100 {
-                latency.record(Duration::from_micros(us));
-            }
-            latency.publish();
-        }
-        let totals = metrics.totals().front.readlatency;
-        assert_eq!((totals.exact.count, totals.exact.sum), (200, 110_000));
-        assert!((99..=101).contains(&totals.quantile_us(0.5)), "{}", totals.quantile_us(0.5));
-        assert!((990..=1010).contains(&totals.quantile_us(0.99)), "{}", totals.quantile_us(0.99));
-    }
-
-    #[test]
-    fn every_client_opcode_has_a_counter() {
-        let front = FrontCounters::default();
-        for opcode in
-            [1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 101, 103, 104, 105]
-        {
-            assert!(front.of_opcode(opcode).is_some(), "{opcode}");
-        }
-        for opcode in [0, 10, 100, 102, -1, 108, i32::MIN] {
-            assert!(front.of_opcode(opcode).is_none(), "{opcode}");
+    fn op_indices_are_those_of_their_names() {
+        for (op, name) in [
+            (OpCode::AddWatch, "add_watch"),
+            (OpCode::Check, "check"),
+            (OpCode::CheckWatches, "check_watches"),
+            (OpCode::CloseSession, "close_session"),
+            (OpCode::CreateTtl, "create"),
+            (OpCode::CreateSession, "create_session"),
+            (OpCode::DeleteContainer, "delete"),
+            (OpCode::Exists, "exists"),
+            (OpCode::GetAcl, "get_acl"),
+            (OpCode::GetAllChildrenNumber, "get_all_children_number"),
+            (OpCode::GetChildren2, "get_children"),
+            (OpCode::GetData, "get_data"),
+            (OpCode::GetEphemerals, "get_ephemerals"),
+            (OpCode::Multi, "multi"),
+            (OpCode::MultiRead, "multi_read"),
+            (OpCode::Ping, "ping"),
+            (OpCode::Reconfig, "reconfig"),
+            (OpCode::RemoveWatches, "remove_watches"),
+            (OpCode::SetAcl, "set_acl"),
+            (OpCode::SetData, "set_data"),
+            (OpCode::SetWatches2, "set_watches"),
+            (OpCode::Sync, "sync"),
+            (OpCode::WhoAmI, "who_am_i"),
+        ] {
+            assert_eq!(OPS[op_index(op).unwrap()], name);
         }
     }
 }
