@@ -30,7 +30,6 @@ mod store;
 mod tests;
 mod view;
 
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -54,22 +53,22 @@ pub struct TreeOptions {
     pub hash_seed: u64,
 }
 
-/// A live znode. Once it is removed, the number may come to mean another.
+/// A znode, by its slot in the arena, a small number. Once the node is removed the number may come to mean another; a number
+/// without a node reads as one with an empty name, no data and no children.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct NodeId(NonZeroU32);
+pub struct NodeId(pub u32);
 
 impl NodeId {
-    pub const ROOT: NodeId = NodeId(NonZeroU32::MIN);
+    pub const ROOT: NodeId = NodeId(1);
 
-    /// A small number, unique among live nodes.
     #[inline]
-    pub fn slot(self) -> u32 {
-        self.0.get()
+    fn slot(self) -> u32 {
+        self.0
     }
 
     #[inline]
     fn from_slot(slot: u32) -> Option<NodeId> {
-        NonZeroU32::new(slot).map(NodeId)
+        if slot == 0 { None } else { Some(NodeId(slot)) }
     }
 }
 

@@ -567,7 +567,7 @@ fn readers_see_whole_transactions() {
                             let root = view.find("/")?;
                             let zxid: i64 = std::str::from_utf8(view.data(root)?).ok()?.parse().ok()?;
                             let newest = view.find(&format!("/n{zxid}"))?;
-                            view.for_each_child(root, |child| names.push(view.name(child).to_owned()));
+                            view.for_each_child(root, |name| names.push(name.to_owned()));
                             let gone = view.find(&format!("/n{}", zxid - 8)).is_some();
                             let data = view.data(newest)?.to_vec();
                             Some((zxid, view.stat(root), view.wire_stat(newest), data, gone))

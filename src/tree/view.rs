@@ -177,9 +177,9 @@ impl<'a> View<'a> {
         NodeId::from_slot(self.header(n).parent.load(Ordering::Relaxed))
     }
 
-    /// Calls `f` with every child, in no order.
-    pub fn for_each_child(&self, n: NodeId, f: impl FnMut(NodeId)) {
-        self.children_slice(n, 0, usize::MAX, f);
+    /// Calls `f` with the name of every child, in no order.
+    pub fn for_each_child(&self, n: NodeId, mut f: impl FnMut(&str)) {
+        self.children_slice(n, 0, usize::MAX, |child| f(self.name(child)));
     }
 
     /// Calls `f` with up to `count_max` children, beginning with number `from_index` in the list's present order, and returns
