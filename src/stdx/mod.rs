@@ -1,3 +1,5 @@
 //! What std lacks.
 
+pub mod hash;
 pub mod slab;
+pub mod sync;

@@ -1,0 +1,171 @@
+//! How the one writer and its readers agree: which state a read saw, and when memory may be used again.
+//!
+//! Publication is a sequence lock. [`Publication::begin`] makes the number odd, [`Publication::publish`] makes it even
+//! again; a reader notes an even number, reads, and keeps the result only if the number has not moved.
+//!
+//! Reclamation is by quiescence. What the writer unlinks is stamped with the epoch, and used again once every reader that
+//! is not asleep has declared a quiet point in a later epoch. A reader declares once a turn: one load and one store.
+//!
+//! The atomics come from `stdx::sync`, so that loom can run both protocols through every interleaving (tests below).
+
+use crate::stdx::sync::{AtomicI64, AtomicU32, AtomicU64, Ordering, Padded, fence};
+use crate::types::Zxid;
+
+/// Readers a tree can have: one a front core, and some to spare.
+pub const READERS_MAX: usize = 128;
+/// Values one reader can keep alive across turns.
+pub const PINS_MAX: usize = 64;
+
+/// A moment in the life of the tree. The number moves with every begin and every publish.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Published {
+    pub number: u64,
+    /// The newest published state; exact if the number is even and has not moved since.
+    pub zxid: Zxid,
+}
+
+impl Published {
+    /// False in the middle of a transaction, where nothing can be read.
+    pub fn is_stable(self) -> bool {
+        self.number.is_multiple_of(2)
+    }
+}
+
+pub(super) struct Publication {
+    number: AtomicU64,
+    zxid: AtomicI64,
+}
+
+impl Publication {
+    pub fn new() -> Publication {
+        Publication { number: AtomicU64::new(0), zxid: AtomicI64::new(0) }
+    }
+
+    /// The writer is about to change what readers see.
+    pub fn begin(&self) {
+        let number = self.number.load(Ordering::Relaxed);
+        assert!(number.is_multiple_of(2), "a transaction began inside another");
+        self.number.store(number + 1, Ordering::Relaxed);
+        // A reader that sees any later store of ours, and then fences, sees the odd number too.
+        fence(Ordering::Release);
+    }
+
+    /// The writer is done; what it wrote is the state at `zxid`.
+    pub fn publish(&self, zxid: Zxid) {
+        let number = self.number.load(Ordering::Relaxed);
+        assert!(!number.is_multiple_of(2), "a publish without a begin");
+        self.zxid.store(zxid.0, Ordering::Relaxed);
+        self.number.store(number + 1, Ordering::Release);
+    }
+
+    /// Whether the writer is between begin and publish. For the writer itself.
+    pub fn is_open(&self) -> bool {
+        !self.number.load(Ordering::Relaxed).is_multiple_of(2)
+    }
+
+    #[inline]
+    pub fn published(&self) -> Published {
+        let number = self.number.load(Ordering::Acquire);
+        Published { number, zxid: Zxid(self.zxid.load(Ordering::Relaxed)) }
+    }
+
+    /// Whether everything read since `published` belongs to that one state.
+    #[inline]
+    pub fn holds(&self, published: Published) -> bool {
+        fence(Ordering::Acquire);
+        self.number.load(Ordering::Relaxed) == published.number && published.is_stable()
+    }
+}
+
+/// A reader's place holds the last epoch it declared, or one of these.
+const ASLEEP: u64 = u64::MAX;
+const VACANT: u64 = u64::MAX - 1;
+
+pub(super) struct Quiescence {
+    epoch: AtomicU64,
+    places: Vec<Padded<AtomicU64>>,
+}
+
+impl Quiescence {
+    pub fn new(readers_max: usize) -> Quiescence {
+        Quiescence {
+            epoch: AtomicU64::new(1),
+            places: (0..readers_max).map(|_| Padded(AtomicU64::new(VACANT))).collect(),
+        }
+    }
+
+    /// The epoch to stamp on what is unlinked now.
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Relaxed)
+    }
+
+    /// Takes a vacant place and wakes it. Only the writer does, so that no two take the same.
+    pub fn claim(&self) -> Option<usize> {
+        let place = self.places.iter().position(|place| place.0.load(Ordering::Acquire) == VACANT)?;
+        self.places[place].0.store(self.epoch(), Ordering::Relaxed);
+        Some(place)
+    }
+
+    pub fn vacate(&self, place: usize) {
+        self.places[place].0.store(VACANT, Ordering::Release);
+    }
+
+    /// The reader at `place` holds nothing it read before.
+    #[inline]
+    pub fn quiet(&self, place: usize) {
+        // What was unlinked before this epoch began cannot be met by reads after this load;
+        // the store tells that the reads before it are over.
+        let epoch = self.epoch.load(Ordering::Acquire);
+        self.places[place].0.store(epoch, Ordering::Release);
+    }
+
+    pub fn sleep(&self, place: usize) {
+        self.places[place].0.store(ASLEEP, Ordering::Release);
+    }
+
+    pub fn wake(&self, place: usize) {
+        self.places[place].0.store(self.epoch.load(Ordering::Acquire), Ordering::Relaxed);
+        // Either the writer's `advance` sees us awake, or our reads see all it unlinked before it looked.
+        fence(Ordering::SeqCst);
+    }
+
+    /// Begins a new epoch and tells which stamps are over: those lower than the result.
+    pub fn advance(&self) -> u64 {
+        let epoch = self.epoch.load(Ordering::Relaxed) + 1;
+        self.epoch.store(epoch, Ordering::Release);
+        fence(Ordering::SeqCst);
+        let declared = self.places.iter().map(|place| place.0.load(Ordering::Acquire));
+        declared.filter(|&place| place < VACANT).min().unwrap_or(epoch)
+    }
+}
+
+/// Blocks that outlive quiescence, because a reader lent them to the kernel.
+///
+/// A reader pins inside a turn, before it declares the quiet point that would let the block go; so whoever has seen that
+/// quiet point sees the pin.
+pub(super) struct Pins {
+    /// `PINS_MAX` for each reader; 0 is free.
+    blocks: Vec<AtomicU32>,
+}
+
+impl Pins {
+    pub fn new(readers_max: usize) -> Pins {
+        Pins { blocks: (0..readers_max * PINS_MAX).map(|_| AtomicU32::new(0)).collect() }
+    }
+
+    /// Pins a block for the reader at `place`; `None` if all its pins are in use.
+    pub fn pin(&self, place: usize, block: u32) -> Option<usize> {
+        let mine = place * PINS_MAX..(place + 1) * PINS_MAX;
+        mine.into_iter().find(|&pin| {
+            self.blocks[pin].compare_exchange(0, block, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        })
+    }
+
+    pub fn unpin(&self, pin: usize) {
+        self.blocks[pin].store(0, Ordering::Release);
+    }
+
+    pub fn is_pinned(&self, block: u32) -> bool {
+        self.blocks.iter().any(|pinned| pinned.load(Ordering::Acquire) == block)
+    }
+}
