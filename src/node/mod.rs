@@ -1,1 +1,7 @@
-//! One whole server with no I/O: fronts and a pipeline.
+//! Echo in place of the node, until the node is merged.
+
+#[path = "../server/echo.rs"]
+mod echo;
+
+pub use echo::{Front, Pipeline, link, pipeline};
+pub use echo::ConnId;
