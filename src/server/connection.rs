@@ -1,0 +1,311 @@
+//! Client sockets of one core: accepting, receiving, sending what the front owes, and closing without losing the last
+//! answer.
+//!
+//! A connection is one small task that waits until its socket is readable and receives into a buffer the whole core
+//! shares; nothing is allocated for a connection that is idle. Sends are the pump's alone (`Core::flush`), one each
+//! turn and connection; what the socket does not take waits for a task that only tells when it is writable again, so
+//! bytes never overtake each other.
+
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::{Shutdown, TcpListener};
+use std::os::fd::{AsFd, OwnedFd};
+use std::pin::pin;
+use std::rc::{Rc, Weak};
+use std::task::Poll;
+use std::time::Duration;
+
+use super::core::Core;
+use super::door::{ConnId, Front};
+use super::ports::FrontPort;
+use super::signal::Signal;
+use crate::io::{sys, watched::Watched};
+use crate::types::Now;
+
+/// Connections one listener takes before others have their turn.
+const ACCEPTS_A_TURN_MAX: usize = 64;
+/// How long a listener rests when the process has no descriptor left.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+/// How long a connection that is being closed may take over its last bytes and the peer's goodbye.
+const CLOSE_LINGER: Duration = Duration::from_secs(2);
+/// What a peer may still send while its connection is being closed; more is cut off.
+const CLOSE_DRAIN_BYTES_MAX: usize = 1 << 20;
+
+/// One client connection.
+pub(super) struct Connection {
+    pub(super) socket: Watched,
+    pub(super) id: ConnId,
+    pub(super) state: Cell<State>,
+    /// The front does not want to read now.
+    paused: Cell<bool>,
+    /// The socket took less than all; a task waits until it takes more.
+    blocked: Cell<bool>,
+    /// Its state or `paused` changed.
+    told: Signal,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum State {
+    Open,
+    /// The front wants it closed, but its last bytes are not sent.
+    Closing,
+    /// The peer ended or the socket failed; the front will be told after the turn that is due.
+    Ended,
+    /// All is sent and our direction shut; what the peer still sends is thrown away. The front has forgotten it.
+    Draining,
+    Dead,
+}
+
+/// Accepts on one listener until the core stops.
+pub(super) async fn accept_loop(core: Rc<Core>, listener: TcpListener) -> io::Result<()> {
+    let watched = Watched::new(OwnedFd::from(listener.try_clone()?))?;
+    let mut said_exhausted = false;
+    while !core.is_stopping() {
+        watched.readable().await?;
+        for _ in 0..ACCEPTS_A_TURN_MAX {
+            if core.is_stopping() {
+                break;
+            }
+            match sys::accept(&listener) {
+                Ok((fd, peer)) => {
+                    said_exhausted = false;
+                    core.accepted(fd, peer);
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if sys::is_exhausted(&error) => {
+                    // The connection stays in the queue and keeps the listener readable: asking at once would spin.
+                    if !std::mem::replace(&mut said_exhausted, true) {
+                        tracing::warn!(%error, "no client can be accepted for the moment");
+                    }
+                    monoio::time::sleep(ACCEPT_REST).await;
+                    break;
+                }
+                // The peer left before it was accepted, or the like: the next may be fine.
+                Err(_) => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Connection {
+    pub(super) fn new(socket: Watched, id: ConnId) -> Rc<Connection> {
+        Rc::new(Connection {
+            socket,
+            id,
+            state: Cell::new(State::Open),
+            paused: Cell::new(false),
+            blocked: Cell::new(false),
+            told: Signal::default(),
+        })
+    }
+
+    /// Ends it at once, whatever it waits for. The peer may miss what was not sent yet.
+    pub(super) fn kill(&self) {
+        if self.state.replace(State::Dead) != State::Dead {
+            sys::shutdown(self.socket.as_fd(), Shutdown::Both);
+            self.told.raise();
+        }
+    }
+
+    pub(super) fn is_blocked(&self) -> bool {
+        self.blocked.get()
+    }
+
+    async fn readable_or_told(&self) {
+        let mut readable = pin!(self.socket.readable());
+        poll_fn(|cx| {
+            if self.told.poll_raised(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            // An error of the wait itself shows again in the receive.
+            readable.as_mut().poll(cx).map(|_| ())
+        })
+        .await;
+    }
+}
+
+/// Receives for one connection until it ends.
+pub(super) async fn receive_loop(core: Rc<Core>, connection: Rc<Connection>) {
+    let mut drained_bytes = 0;
+    loop {
+        if connection.paused.get() && connection.state.get() == State::Open {
+            connection.told.raised().await;
+        } else {
+            connection.readable_or_told().await;
+        }
+        match connection.state.get() {
+            State::Open | State::Closing if connection.paused.get() => {}
+            State::Open | State::Closing => core.receive(&connection),
+            State::Draining => match core.discard(&connection) {
+                Ok(0) => return,
+                Ok(count) => {
+                    drained_bytes += count;
+                    if drained_bytes > CLOSE_DRAIN_BYTES_MAX {
+                        return;
+                    }
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return,
+            },
+            State::Ended | State::Dead => return,
+        }
+        if connection.state.get() == State::Ended {
+            return;
+        }
+    }
+}
+
+/// Waits until a connection's socket takes bytes again, then has the pump send them.
+async fn writable_again(core: Rc<Core>, connection: Rc<Connection>) {
+    // A failed wait means a failed socket: the next send says so.
+    let _ = connection.socket.writable().await;
+    connection.blocked.set(false);
+    if connection.state.get() != State::Dead {
+        core.revisit(connection.id);
+    }
+}
+
+impl Core {
+    /// A new connection, or a socket closed at once if the front has no place for it.
+    fn accepted(self: &Rc<Self>, fd: OwnedFd, peer: std::net::SocketAddr) {
+        let Some(front) = &self.front else { return };
+        self.stir();
+        let Some(id) = front.borrow_mut().accept(self.now(), peer) else { return };
+        let socket = match Watched::new(fd) {
+            Ok(socket) => socket,
+            Err(error) => {
+                tracing::warn!(%peer, %error, "a client's socket cannot be watched");
+                front.borrow_mut().hung_up(self.now(), id);
+                return;
+            }
+        };
+        let connection = Connection::new(socket, id);
+        let before = self.connections.borrow_mut().insert(id.0, connection.clone());
+        assert!(before.is_none(), "the front gave out {id:?} twice");
+        self.spawn(receive_loop(self.clone(), connection));
+        self.pump.raise();
+    }
+
+    /// Receives once and feeds the front.
+    fn receive(&self, connection: &Connection) {
+        let Some(front) = &self.front else { return };
+        self.stir();
+        let mut buffer = self.receive_buffer.borrow_mut();
+        match sys::recv(connection.socket.as_fd(), &mut buffer) {
+            Ok(0) => {
+                connection.state.set(State::Ended);
+                self.revisit(connection.id);
+            }
+            Ok(count) => {
+                let mut front = front.borrow_mut();
+                front.received(self.now(), connection.id, &buffer[..count]);
+                connection.paused.set(!front.wants_read(connection.id));
+                self.saw_input();
+                self.pump.raise();
+            }
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => {
+                connection.state.set(State::Ended);
+                self.revisit(connection.id);
+            }
+        }
+    }
+
+    fn discard(&self, connection: &Connection) -> io::Result<usize> {
+        sys::recv(connection.socket.as_fd(), &mut self.receive_buffer.borrow_mut())
+    }
+
+    /// Has the pump look at a connection the front did not name.
+    fn revisit(&self, id: ConnId) {
+        self.revisits.borrow_mut().push(id);
+        self.pump.raise();
+    }
+
+    /// Sends what the front owes to one connection and follows its wishes about reading and closing.
+    pub(super) fn flush(self: &Rc<Self>, front: &mut Front<FrontPort>, now: Now, id: ConnId) {
+        // Named by the front in the turn its peer left, or twice.
+        let Some(connection) = self.connections.borrow().get(&id.0).cloned() else { return };
+        let mut failed = false;
+        if !connection.blocked.get() {
+            let output = front.output(id);
+            if !output.is_empty() {
+                let len = output.len();
+                match sys::send(connection.socket.as_fd(), output) {
+                    Ok(count) => {
+                        front.sent(id, count);
+                        if count < len {
+                            self.block(&connection);
+                        }
+                    }
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.block(&connection),
+                    Err(_) => failed = true,
+                }
+            }
+        }
+        if failed || connection.state.get() == State::Ended {
+            front.hung_up(now, id);
+            self.forget(&connection);
+            connection.kill();
+            return;
+        }
+        if front.wants_close(id) {
+            self.close(front, now, &connection);
+        } else if connection.paused.get() == front.wants_read(id) {
+            connection.paused.set(!connection.paused.get());
+            if !connection.paused.get() {
+                connection.told.raise();
+            }
+        } else if !connection.blocked.get() && !front.output(id).is_empty() {
+            // The front had more once it knew of the sending.
+            self.revisit(id);
+        }
+    }
+
+    fn block(self: &Rc<Self>, connection: &Rc<Connection>) {
+        connection.blocked.set(true);
+        self.spawn(writable_again(self.clone(), connection.clone()));
+    }
+
+    fn close(self: &Rc<Self>, front: &mut Front<FrontPort>, now: Now, connection: &Rc<Connection>) {
+        if connection.state.get() == State::Open {
+            connection.state.set(State::Closing);
+            self.closing.borrow_mut().push_back((now.instant + CLOSE_LINGER, Rc::downgrade(connection)));
+        }
+        if !front.output(connection.id).is_empty() {
+            if !connection.blocked.get() {
+                self.revisit(connection.id);
+            }
+            return;
+        }
+        // Closing with bytes unread would reset the connection and could take the last answer with it: say that no
+        // more comes, and let the peer close.
+        sys::shutdown(connection.socket.as_fd(), Shutdown::Write);
+        connection.state.set(State::Draining);
+        front.closed(connection.id);
+        self.forget(connection);
+        connection.told.raise();
+    }
+
+    fn forget(&self, connection: &Connection) {
+        self.connections.borrow_mut().remove(&connection.id.0);
+    }
+
+    /// Cuts off those whose time to close is over.
+    pub(super) fn cut_off_lingering(self: &Rc<Self>, front: &mut Front<FrontPort>, now: Now) {
+        let mut closing = self.closing.borrow_mut();
+        while let Some((deadline, connection)) = closing.front()
+            && *deadline <= now.instant
+        {
+            if let Some(connection) = Weak::upgrade(connection) {
+                if connection.state.get() == State::Closing {
+                    front.closed(connection.id);
+                    self.forget(&connection);
+                }
+                connection.kill();
+            }
+            closing.pop_front();
+        }
+    }
+}
