@@ -100,10 +100,17 @@ pub enum ToFront {
     Text { conn: ConnId, text: Bytes },
 }
 
-/// A front's part of the answer to a four-letter word that asks about connections or watches.
+/// A front's part of the answer to a four-letter word.
 #[derive(Debug, Default, Clone)]
 pub struct FrontReport {
+    pub counters: crate::metrics::FrontCounters,
+    pub connection_count: u64,
+    /// Requests taken in and not answered.
+    pub outstanding: u64,
+    pub watch_count: u64,
+    /// Filled for words that list connections.
     pub connections: Vec<crate::words::ConnectionReport>,
+    /// Filled for words about watches.
     pub watches: crate::words::WatchReport,
 }
 

@@ -9,7 +9,6 @@ use super::pipeline::{Input, Output, Pipeline, PipelineOptions};
 use crate::client::{
     ACL_OPEN, Conversation, Event, Incoming, Message, MultiResult, Reply, Request, Response, SetWatches, WatchMode,
 };
-use crate::metrics::Metrics;
 use crate::proto::ErrorCode;
 use crate::proto::client::{ConnectRequest, ConnectResponse, CreateMode, EventType, OpCode};
 use crate::request::Database;
@@ -93,14 +92,10 @@ impl World {
         let now = Now { instant: Instant::from_ms(1_000_000), wall_ms: 1_700_000_000_000 };
         let sessions = SessionTable::new(TICK_MS as u32, 1);
         let mut database = Database::new(TreeOptions { hash_seed: 1 }, sessions);
-        let metrics = Metrics::new(front_count);
         let links: Vec<LocalLink> = (0..front_count).map(|_| LocalLink::default()).collect();
         let fronts = links
             .iter()
-            .enumerate()
-            .map(|(index, link)| {
-                Front::new(front_options.clone(), index, database.tree.reader(), link.clone(), metrics.clone())
-            })
+            .map(|link| Front::new(front_options.clone(), database.tree.reader(), link.clone()))
             .collect();
         let log = Writer::new(WriterOptions::new(7), Start::fresh(9, Zxid::ZERO));
         let ids = IdSource::new(ServerId(1), now.instant.as_ms());

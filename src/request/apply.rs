@@ -203,7 +203,7 @@ impl Database {
 
     /// The ephemeral nodes of a session.
     pub fn ephemerals_of(&self, session: SessionId) -> impl Iterator<Item = NodeId> + '_ {
-        self.ephemerals.of(session).map(node_of)
+        self.ephemerals.of(session).map(NodeId)
     }
 
     pub fn ephemerals(&self) -> &Ephemerals {
@@ -213,8 +213,8 @@ impl Database {
     /// Containers and nodes with a time to live from `after` on, in no order that means anything.
     pub fn sweepable_after(&self, after: Option<NodeId>) -> impl Iterator<Item = NodeId> + '_ {
         use std::ops::Bound::{Excluded, Unbounded};
-        let from = after.map_or(Unbounded, |node| Excluded(node.slot()));
-        self.sweepable.range((from, Unbounded)).map(|&node| node_of(node))
+        let from = after.map_or(Unbounded, |node| Excluded(node.0));
+        self.sweepable.range((from, Unbounded)).map(|&node| NodeId(node))
     }
 
     /// Applies one transaction and publishes it. With [`Fit::Exact`] panics where it does not fit: stopping beats diverging (P12).
@@ -245,10 +245,10 @@ impl Database {
         match stat.kind() {
             NodeKind::Persistent => {}
             NodeKind::Ephemeral(session) => {
-                self.ephemerals.add(session, node.slot());
+                self.ephemerals.add(session, node.0);
             }
             NodeKind::Container | NodeKind::Ttl(_) => {
-                self.sweepable.insert(node.slot());
+                self.sweepable.insert(node.0);
             }
         }
     }
@@ -257,10 +257,10 @@ impl Database {
         match self.tree.stat(node).kind() {
             NodeKind::Persistent => {}
             NodeKind::Ephemeral(session) => {
-                self.ephemerals.remove(session, node.slot());
+                self.ephemerals.remove(session, node.0);
             }
             NodeKind::Container | NodeKind::Ttl(_) => {
-                self.sweepable.remove(&node.slot());
+                self.sweepable.remove(&node.0);
             }
         }
     }
@@ -312,10 +312,6 @@ impl Database {
             self.count_quota(&subject);
         }
     }
-}
-
-fn node_of(slot: u32) -> NodeId {
-    NodeId::from_slot(slot).expect("a slot that came from a node")
 }
 
 /// One transaction being applied.

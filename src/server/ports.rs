@@ -3,10 +3,11 @@
 //! The state machines see only `FrontLink` and `PipelineLink`. The shell keeps the other handle of each port, publishes
 //! a turn's messages at once, wakes the other core at most once for them, and knows when a core may sleep.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use super::door::link::{FrontLink, PipelineLink, ToFront, ToPipeline};
 use crate::io::{Bell, Receiver, Sender, channel};
@@ -35,6 +36,7 @@ enum PipelineSide {
 pub(super) struct Local {
     to_pipeline: RefCell<VecDeque<ToPipeline>>,
     to_front: RefCell<VecDeque<ToFront>>,
+    interested: Cell<bool>,
 }
 
 /// One end of a link across threads, as the shell sees it.
@@ -43,6 +45,10 @@ pub(super) struct Remote<Out: Send, In: Send> {
     rx: RefCell<Receiver<In>>,
     /// The other core's.
     peer: Arc<Bell>,
+    /// Whether the front wants to hear of changes; see `PipelineLink::is_interested`.
+    interested: Arc<AtomicBool>,
+    /// Something was shown to the other core since its bell was last rung.
+    news: Cell<bool>,
 }
 
 pub(super) type FrontRemote = Remote<ToPipeline, ToFront>;
@@ -53,6 +59,7 @@ pub(super) struct RemoteSeed<Out: Send, In: Send> {
     tx: Sender<Out>,
     rx: Receiver<In>,
     peer: Arc<Bell>,
+    interested: Arc<AtomicBool>,
 }
 
 /// Makes both ends of a link between the threads of these two bells.
@@ -62,26 +69,40 @@ pub(super) fn remote_pair(
 ) -> (RemoteSeed<ToPipeline, ToFront>, RemoteSeed<ToFront, ToPipeline>) {
     let (to_pipeline, from_front) = channel(LINK_MESSAGES_MAX);
     let (to_front, from_pipeline) = channel(LINK_MESSAGES_MAX);
+    let interested = Arc::new(AtomicBool::new(false));
     (
-        RemoteSeed { tx: to_pipeline, rx: from_pipeline, peer: pipeline_bell.clone() },
-        RemoteSeed { tx: to_front, rx: from_front, peer: front_bell.clone() },
+        RemoteSeed {
+            tx: to_pipeline,
+            rx: from_pipeline,
+            peer: pipeline_bell.clone(),
+            interested: interested.clone(),
+        },
+        RemoteSeed { tx: to_front, rx: from_front, peer: front_bell.clone(), interested },
     )
 }
 
 impl<Out: Send, In: Send> RemoteSeed<Out, In> {
     pub(super) fn settle_here(self) -> Rc<Remote<Out, In>> {
-        Rc::new(Remote { tx: RefCell::new(self.tx), rx: RefCell::new(self.rx), peer: self.peer })
+        Rc::new(Remote { tx: RefCell::new(self.tx), rx: RefCell::new(self.rx), peer: self.peer, interested: self.interested, news: Cell::new(false) })
     }
 }
 
 impl<Out: Send, In: Send> Remote<Out, In> {
     /// The end of a turn: shows the other core what was pushed and gives back what was popped.
     pub(super) fn settle(&self) {
-        let news = self.tx.borrow_mut().publish();
+        let news = self.tx.borrow_mut().publish() | self.news.replace(false);
         let room = self.rx.borrow_mut().release();
         if news || room {
             self.peer.ring();
         }
+    }
+
+    /// Pushes and shows it to the other core; the turn's end rings its bell.
+    fn push_now(&self, message: Out) {
+        let mut tx = self.tx.borrow_mut();
+        tx.push(message);
+        let news = tx.publish();
+        self.news.set(self.news.get() | news);
     }
 
     pub(super) fn has_input(&self) -> bool {
@@ -96,7 +117,7 @@ impl<Out: Send, In: Send> Remote<Out, In> {
 
 impl Local {
     pub(super) fn new() -> Rc<Local> {
-        Rc::new(Local { to_pipeline: RefCell::default(), to_front: RefCell::default() })
+        Rc::new(Local { to_pipeline: RefCell::default(), to_front: RefCell::default(), interested: Cell::new(false) })
     }
 
     pub(super) fn has_for_pipeline(&self) -> bool {
@@ -149,6 +170,17 @@ impl FrontLink for FrontPort {
             FrontSide::Remote(remote) => remote.tx.borrow_mut().room(),
         }
     }
+
+    fn set_interested(&mut self, interested: bool) {
+        match &self.0 {
+            FrontSide::Local(local) => local.interested.set(interested),
+            FrontSide::Remote(remote) => {
+                remote.interested.store(interested, Ordering::Relaxed);
+                // Before the publication is looked at: either it has moved, or the pipeline sees the flag.
+                fence(Ordering::SeqCst);
+            }
+        }
+    }
 }
 
 impl PipelineLink for PipelinePort {
@@ -162,7 +194,26 @@ impl PipelineLink for PipelinePort {
     fn push(&mut self, message: ToFront) {
         match &self.0 {
             PipelineSide::Local(local) => push_local(&local.to_front, message),
-            PipelineSide::Remote(remote) => remote.tx.borrow_mut().push(message),
+            // Shown at once: what is published next must not be seen before this message can be.
+            PipelineSide::Remote(remote) => remote.push_now(message),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        match &self.0 {
+            PipelineSide::Local(local) => local.to_pipeline.borrow().is_empty(),
+            PipelineSide::Remote(remote) => remote.rx.borrow().is_empty(),
+        }
+    }
+
+    fn is_interested(&self) -> bool {
+        match &self.0 {
+            PipelineSide::Local(local) => local.interested.get(),
+            PipelineSide::Remote(remote) => {
+                // After the publication has begun to move: see `set_interested`.
+                fence(Ordering::SeqCst);
+                remote.interested.load(Ordering::Relaxed)
+            }
         }
     }
 

@@ -80,7 +80,7 @@ impl<L: FrontLink> Front<L> {
                     }
                     taken += 4 + length;
                     self.conns[id.0 as usize].stats.received += 1;
-                    self.meter.received(if fresh { None } else { op_of(payload) });
+                    self.counters.requests += u64::from(!fresh);
                 }
             }
         }
@@ -89,7 +89,7 @@ impl<L: FrontLink> Front<L> {
     /// Source: ZooKeeper `ZooKeeperServer#processConnectRequest`; the password is checked before anything else of the session
     /// is touched (client-protocol §14.7).
     fn handshake(&mut self, id: ConnId, payload: &[u8]) {
-        self.meter.counters.connection_request_count.add(1);
+        self.counters.connect_requests += 1;
         let zxid_applied = self.catch_up();
         let conn = &mut self.conns[id.0 as usize];
         let Ok(request) = ConnectRequest::decode(payload) else { return self.close(id) };
@@ -292,7 +292,7 @@ impl<L: FrontLink> Front<L> {
             conn.stats.last_zxid = published.zxid.0;
             conn.stats.last_response_ms = self.now.instant.as_ms();
             conn.stats.latency(0);
-            self.meter.served(conn.output.len() - from);
+            self.counters.replied(op, 0, (conn.output.len() - from) as u64);
             if !conn.dirty {
                 conn.dirty = true;
                 self.dirty.push(id);
@@ -325,7 +325,7 @@ impl<L: FrontLink> Front<L> {
         conn.stats.latency(0);
         if let Some(op) = op {
             conn.stats.last_op = op.number();
-            self.meter.served(body.len() + 20);
+            self.counters.replied(op, 0, body.len() as u64 + 20);
         }
         self.mark_dirty(id);
     }
@@ -343,7 +343,7 @@ impl<L: FrontLink> Front<L> {
         match outcome {
             AuthOutcome::Ok => self.answer(id, xid, Some(OpCode::Auth), Zxid::ZERO, ErrorCode::Ok, &[]),
             AuthOutcome::Failed => {
-                self.meter.counters.auth_failed_count.add(1);
+                self.counters.auth_failed += 1;
                 self.answer(id, xid, Some(OpCode::Auth), Zxid::ZERO, ErrorCode::AuthFailed, &[]);
                 self.close(id);
             }
@@ -379,6 +379,7 @@ impl<L: FrontLink> Front<L> {
         conn.phase = Phase::Word;
         conn.pending += 1;
         conn.stats.received += 1;
+        self.counters.words += 1;
         self.link.push(ToPipeline::Word { conn: id, word });
         true
     }
@@ -396,10 +397,6 @@ fn piece(bytes: &[u8], fresh: bool, frame_bytes_max: u32) -> Piece {
     }
     let length = length as usize;
     if bytes.len() - 4 < length { Piece::Partial } else { Piece::Frame(length) }
-}
-
-fn op_of(payload: &[u8]) -> Option<OpCode> {
-    RequestHeader::decode(&mut Reader::new(payload)).ok().and_then(|header| OpCode::of(header.op))
 }
 
 /// Whether the operation may leave a watch of its connection.

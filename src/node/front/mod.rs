@@ -10,13 +10,12 @@
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
 use hashbrown::HashMap;
 use slab::Slab;
 
-use crate::metrics::Metrics;
+use crate::metrics::FrontCounters;
 use crate::node::link::{FrontLink, NodeChange, ToFront, ToPipeline};
 use crate::proto::client::{ConnectResponse, EventType, Frame, OpCode, XID_PING, put_notification};
 use crate::proto::{Acl, ErrorCode, Perms};
@@ -29,13 +28,11 @@ use crate::words::WordOptions;
 
 mod conn;
 mod frames;
-mod meter;
 mod report;
 mod watches;
 
 pub use conn::ConnId;
 use conn::{Conn, Phase};
-use meter::Meter;
 
 /// Bytes a frame may have before there is a session. ZooKeeper takes its full frame limit; a handshake needs 49.
 pub const HANDSHAKE_BYTES_MAX: u32 = 16 << 10;
@@ -94,14 +91,13 @@ pub struct Front<L> {
     /// Requests under way that will leave a watch.
     pending_watches: u32,
     interested: bool,
-    meter: Meter,
+    counters: FrontCounters,
     /// Connections that count: all but those that are gone.
     connection_count: usize,
 }
 
 impl<L: FrontLink> Front<L> {
-    /// The front numbered `index`, as `metrics` counts them.
-    pub fn new(options: FrontOptions, index: usize, reader: TreeReader, link: L, metrics: Arc<Metrics>) -> Front<L> {
+    pub fn new(options: FrontOptions, reader: TreeReader, link: L) -> Front<L> {
         Front {
             watches: WatchTable::new(options.hash_seed),
             options,
@@ -119,7 +115,7 @@ impl<L: FrontLink> Front<L> {
             reader,
             pending_watches: 0,
             interested: false,
-            meter: Meter::new(metrics, index),
+            counters: FrontCounters::default(),
             connection_count: 0,
         }
     }
@@ -131,13 +127,13 @@ impl<L: FrontLink> Front<L> {
         let from_there = self.per_address.get(&peer.ip()).copied().unwrap_or(0);
         if limit > 0 && from_there as usize >= limit {
             tracing::warn!("Too many connections from /{} - max is {limit}", peer.ip());
-            self.meter.counters.connection_rejected.add(1);
+            self.counters.connections_rejected += 1;
             return None;
         }
         let limit = self.options.connections_max;
         if limit > 0 && self.connection_count >= limit {
             tracing::warn!("Too many connections - max is {limit}, refusing {peer}");
-            self.meter.counters.connection_rejected.add(1);
+            self.counters.connections_rejected += 1;
             return None;
         }
         *self.per_address.entry(peer.ip()).or_insert(0) += 1;
@@ -145,7 +141,7 @@ impl<L: FrontLink> Front<L> {
         let id = self.conns.insert(Conn::new(peer, identities, now.instant, now.wall_ms));
         let id = ConnId(u32::try_from(id).expect("fewer than 2^32 connections"));
         self.connection_count += 1;
-        self.meter.counters.num_alive_connections.add(1);
+        self.counters.connections_accepted += 1;
         self.sessionless.push_back((now.instant, id, peer));
         Some(id)
     }
@@ -153,7 +149,7 @@ impl<L: FrontLink> Front<L> {
     /// All bytes of one receive.
     pub fn received(&mut self, now: Now, id: ConnId, bytes: &[u8]) {
         self.now = now;
-        self.meter.counters.bytes_received_count.add(bytes.len() as u64);
+        self.counters.bytes_received += bytes.len() as u64;
         let conn = &mut self.conns[id.0 as usize];
         conn.heard = now.instant;
         if matches!(conn.phase, Phase::Closing | Phase::Ending | Phase::Word | Phase::Gone) {
@@ -209,8 +205,6 @@ impl<L: FrontLink> Front<L> {
         }
         self.answer_probes();
         self.drop_sessionless();
-        self.meter.counters.watch_count.set(self.watches.watch_count() as u64);
-        self.meter.turn(now.instant);
     }
 
     /// Connections with output to send, to be closed, or to be read again or no longer.
@@ -386,7 +380,7 @@ impl<L: FrontLink> Front<L> {
         conn.stats.last_zxid = zxid.0;
         conn.stats.last_response_ms = now.instant.as_ms();
         conn.stats.latency(took.as_millis() as u32);
-        self.meter.relayed(took, body.len() + 20);
+        self.counters.replied(op, took.as_micros() as u64, body.len() as u64 + 20);
         let idle = conn.pending == 0;
         let waits = !conn.input.is_empty();
         if op == OpCode::CloseSession && err == ErrorCode::Ok {
@@ -425,6 +419,7 @@ impl<L: FrontLink> Front<L> {
             read_only: read_only.map(|_| false),
         }
         .encode_frame(&mut conn.output);
+        self.counters.connect_replies += 1;
         conn.stats.sent += 1;
         conn.stats.last_op = OpCode::CreateSession.number();
         if !conn.input.is_empty() {
@@ -452,7 +447,7 @@ impl<L: FrontLink> Front<L> {
             return;
         }
         let Ok(path) = std::str::from_utf8(&change.path) else { return };
-        let Front { watches, conns, dirty, options, meter, pool, .. } = self;
+        let Front { watches, conns, dirty, options, counters, pool, .. } = self;
         let mut overflowing = Vec::new();
         let mut send = |conn_raw: u32, event: EventType, path: &str, side: AclSide| {
             let Some(conn) = conns.get_mut(conn_raw as usize) else { return };
@@ -470,8 +465,8 @@ impl<L: FrontLink> Front<L> {
             }
             put_notification(&mut conn.output, change.zxid, event, path);
             conn.stats.sent += 1;
-            meter.counters.packets_sent.add(1);
-            meter.counters.watch_bytes.add(36 + path.len() as u64);
+            counters.events_sent += 1;
+            counters.event_bytes += 32 + path.len() as u64;
             if !conn.dirty {
                 conn.dirty = true;
                 dirty.push(ConnId(conn_raw));
@@ -521,14 +516,15 @@ impl<L: FrontLink> Front<L> {
             return;
         }
         let (session, heard, ip) = (conn.session, conn.heard, conn.peer.ip());
+        // A connection that we close, or that never got to a session, is not lost.
+        let ended = matches!(conn.phase, Phase::Closing | Phase::Fresh);
         conn.phase = Phase::Gone;
         conn.input = Vec::new();
         conn.output = Vec::new();
         conn.output_sent = 0;
         conn.dirty = false;
         self.connection_count -= 1;
-        self.meter.counters.num_alive_connections.sub(1);
-        self.meter.counters.connection_drop_count.add(1);
+        self.counters.connections_dropped += u64::from(!ended);
         if let Some(count) = self.per_address.get_mut(&ip) {
             *count -= 1;
             if *count == 0 {
@@ -636,7 +632,7 @@ impl<L: FrontLink> Front<L> {
             }
             self.sessionless.pop_front();
             if waiting {
-                self.meter.counters.sessionless_connections_expired.add(1);
+                self.counters.sessionless_expired += 1;
                 self.close(id);
             }
         }
