@@ -1,1 +1,3 @@
 //! Requests: authorise, prepare, apply, read.
+
+pub mod auth;
