@@ -114,7 +114,8 @@ impl<T> Slab<T> {
 
     /// Bytes of the slab itself, without what the values own.
     pub fn memory_bytes(&self) -> usize {
-        self.blocks.len() * BLOCK_LEN * size_of::<Slot<T>>() + self.blocks.capacity() * size_of::<Vec<Slot<T>>>()
+        self.blocks.len() * BLOCK_LEN * size_of::<Slot<T>>()
+            + self.blocks.capacity() * size_of::<Vec<Slot<T>>>()
     }
 
     #[inline]

@@ -113,11 +113,15 @@ pub enum CatchUp {
 pub fn catch_up(list: SetWatchesList, node: Option<(Zxid, Zxid)>, zxid_seen: Zxid) -> CatchUp {
     match (list, node) {
         (SetWatchesList::Data | SetWatchesList::Child, None) => CatchUp::Fire(EventType::NodeDeleted),
-        (SetWatchesList::Data, Some((mzxid, _))) if mzxid > zxid_seen => CatchUp::Fire(EventType::NodeDataChanged),
+        (SetWatchesList::Data, Some((mzxid, _))) if mzxid > zxid_seen => {
+            CatchUp::Fire(EventType::NodeDataChanged)
+        }
         (SetWatchesList::Data, Some(_)) => CatchUp::Register(WatchMode::Data),
         (SetWatchesList::Exist, Some(_)) => CatchUp::Fire(EventType::NodeCreated),
         (SetWatchesList::Exist, None) => CatchUp::Register(WatchMode::Data),
-        (SetWatchesList::Child, Some((_, pzxid))) if pzxid > zxid_seen => CatchUp::Fire(EventType::NodeChildrenChanged),
+        (SetWatchesList::Child, Some((_, pzxid))) if pzxid > zxid_seen => {
+            CatchUp::Fire(EventType::NodeChildrenChanged)
+        }
         (SetWatchesList::Child, Some(_)) => CatchUp::Register(WatchMode::Child),
         (SetWatchesList::Persistent, _) => CatchUp::Register(WatchMode::Persistent),
         (SetWatchesList::PersistentRecursive, _) => CatchUp::Register(WatchMode::PersistentRecursive),

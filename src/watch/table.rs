@@ -130,7 +130,9 @@ impl WatchTable {
         let watchers = &mut self.paths[p].watchers;
         let w = watchers.len();
         watchers.push((c, (r as u32) << MODE_BITS));
-        self.connections[c].paths.push((p, u32::try_from(w).expect("fewer watchers than connections and dead places")));
+        self.connections[c]
+            .paths
+            .push((p, u32::try_from(w).expect("fewer watchers than connections and dead places")));
         self.set_modes(p, w, bit);
     }
 
@@ -302,7 +304,12 @@ impl WatchTable {
         self.step += 1;
     }
 
-    fn fire_data(&mut self, event: EventType, path: &str, fire: &mut dyn FnMut(u32, EventType, &str, AclSide)) {
+    fn fire_data(
+        &mut self,
+        event: EventType,
+        path: &str,
+        fire: &mut dyn FnMut(u32, EventType, &str, AclSide),
+    ) {
         let step = Step { modes: IN_DATA_TABLE, event, path, side: AclSide::Node };
         self.fire_exact(step, fire);
         if self.recursive_count == 0 {
@@ -582,7 +589,10 @@ impl WatchTable {
             assert_eq!(self.find_connection(connection.id), Some(c));
             assert!(connection.paths.len() > 0);
         }
-        assert_eq!((self.path_index.len(), self.connection_index.len()), (self.paths.len(), self.connections.len()));
+        assert_eq!(
+            (self.path_index.len(), self.connection_index.len()),
+            (self.paths.len(), self.connections.len())
+        );
     }
 
     /// As if that many trigger steps had been.

@@ -11,7 +11,9 @@ use EventType::{NodeChildrenChanged, NodeCreated, NodeDataChanged, NodeDeleted};
 
 fn fired(table: &mut WatchTable, kind: ChangeKind, path: &str) -> Vec<Event> {
     let mut events = Vec::new();
-    table.changed(kind, path, &mut |conn, event, path, side| events.push((conn, event, path.to_owned(), side)));
+    table.changed(kind, path, &mut |conn, event, path, side| {
+        events.push((conn, event, path.to_owned(), side))
+    });
     table.assert_sound();
     events
 }
@@ -112,7 +114,10 @@ fn one_connection_with_several_matching_modes_is_told_once_a_step() {
     assert!(!table.check("/a", 1, WatcherKind::Children));
     assert_eq!(fired(&mut table, ChangeKind::Deleted, "/a"), [node(1, NodeDeleted, "/a")]);
     assert_eq!(fired(&mut table, ChangeKind::Created, "/a"), [node(1, NodeCreated, "/a")]);
-    assert!(table.check("/a", 1, WatcherKind::Persistent) && table.check("/a", 1, WatcherKind::PersistentRecursive));
+    assert!(
+        table.check("/a", 1, WatcherKind::Persistent)
+            && table.check("/a", 1, WatcherKind::PersistentRecursive)
+    );
 }
 
 #[test]
@@ -157,7 +162,8 @@ fn watchers_are_told_in_the_order_they_came_and_gone_ones_leave_no_gap() {
     table.remove_connection(9);
     table.remove_connection(5);
     table.add("/a", 5, WatchMode::Persistent);
-    let told: Vec<u32> = fired(&mut table, ChangeKind::DataChanged, "/a").iter().map(|event| event.0).collect();
+    let told: Vec<u32> =
+        fired(&mut table, ChangeKind::DataChanged, "/a").iter().map(|event| event.0).collect();
     assert_eq!(told, [1, 3, 7, 2, 5]);
 }
 
@@ -311,7 +317,8 @@ impl Model {
         let mut path = Some(changed);
         while let Some(at) = path {
             for known in self.known.iter_mut().filter(|known| known.path == at) {
-                let matches = if at == changed { !known.data.is_empty() } else { known.data.contains(&RECURSIVE) };
+                let matches =
+                    if at == changed { !known.data.is_empty() } else { known.data.contains(&RECURSIVE) };
                 if matches && told.insert(known.conn) {
                     out.push(node(known.conn, event, changed));
                 }
@@ -372,8 +379,7 @@ fn op() -> impl Strategy<Value = Op> {
         WatchMode::Persistent,
         WatchMode::PersistentRecursive,
     ]);
-    let kind =
-        prop::sample::select(vec![ChangeKind::Created, ChangeKind::Deleted, ChangeKind::DataChanged]);
+    let kind = prop::sample::select(vec![ChangeKind::Created, ChangeKind::Deleted, ChangeKind::DataChanged]);
     let watcher = (1i32..=5).prop_map(|number| WatcherKind::of(number).expect("1 to 5 are kinds"));
     prop_oneof![
         6 => (path(), conn(), mode).prop_map(|(path, conn, mode)| Op::Add(path, conn, mode)),
