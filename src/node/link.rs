@@ -35,7 +35,8 @@ pub enum ToPipeline {
     /// Answers [`ToFront::Probe`].
     Heard { session: SessionId, conn: ConnId, heard: Instant },
     /// A four-letter word that asks about the whole server.
-    Word { conn: ConnId, word: Word },
+    /// `argument` is the mask behind `stmk`.
+    Word { conn: ConnId, word: Word, argument: i64 },
     /// Answers [`ToFront::Survey`].
     Surveyed { survey: u64, report: Box<FrontReport> },
 }

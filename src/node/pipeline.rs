@@ -16,8 +16,6 @@ use bytes::{Bytes, BytesMut};
 use crate::jute::{put_i32, put_string};
 use crate::node::ConnId;
 use crate::node::link::{Body, NodeChange, PipelineLink, Request, ToFront, ToPipeline};
-use crate::node::pipeline::snapshots::Snapshots;
-use crate::node::pipeline::surveys::Surveys;
 use crate::proto::client::{MultiHeader, OpCode};
 use crate::proto::txn::{TxnEntry, kind};
 use crate::proto::{ErrorCode, NodeKind, Stat};
@@ -33,6 +31,9 @@ use crate::types::{Instant, Now, SessionId, Zxid};
 
 mod snapshots;
 mod surveys;
+
+use snapshots::{Ended, Snapshots};
+use surveys::Surveys;
 
 /// Entries proposed and not yet applied; beyond it the fronts' queues fill and clients wait.
 pub const OUTSTANDING_MAX: usize = 65_536;
@@ -63,6 +64,10 @@ pub struct PipelineOptions {
     pub facts: crate::words::ServerFacts,
     /// Draws when snapshots come.
     pub seed: u64,
+    /// Of the data directory; snapshots carry it.
+    pub identity: u64,
+    /// zxid of the newest verified snapshot at the start.
+    pub zxid_snapshot: Zxid,
 }
 
 /// What the shell tells the pipeline.
@@ -159,8 +164,8 @@ impl<L: PipelineLink> Pipeline<L> {
         let zxid = database.zxid_applied();
         Pipeline {
             preparer: Preparer::new(options.prepare.clone(), &database),
-            snapshots: Snapshots::new(&options, zxid),
-            surveys: Surveys::new(links.len()),
+            snapshots: Snapshots::new(&options, options.zxid_snapshot, (zxid.0 - options.zxid_snapshot.0).max(0) as u64),
+            surveys: Surveys::new(links.len(), now.instant),
             sweep: Sweep { next: now.instant + options.sweep_interval, ..Sweep::default() },
             links,
             database,
@@ -199,11 +204,14 @@ impl<L: PipelineLink> Pipeline<L> {
                 self.zxid_durable = durable;
             }
             Input::SegmentReady(segment) => self.log.segment_ready(segment),
-            Input::Snapshot(event) => {
-                if let Some(zxid) = self.snapshots.event(event, self.now) {
-                    self.log.retire_before(zxid);
+            Input::Snapshot(event) => match self.snapshots.event(event, &mut self.database, now.instant) {
+                Some(Ended::Done { keep_after, took }) => {
+                    self.surveys.counters.snapshot_time.record(took);
+                    self.log.retire_before(keep_after);
                 }
-            }
+                Some(Ended::Failed) => self.surveys.counters.snapshot_errors += 1,
+                None => {}
+            },
             Input::Stop => self.stopping = true,
         }
     }
@@ -224,7 +232,7 @@ impl<L: PipelineLink> Pipeline<L> {
         }
         self.timers();
         self.apply_durable();
-        self.snapshots.step(&mut self.database, &mut self.owed, self.now);
+        self.snapshots.step(&mut self.database, &mut self.owed, now.instant);
         self.has_more |= self.snapshots.has_more();
         // What arrived in this turn leaves as one batch.
         while let Some(write) = self.log.next_write(now.instant) {
@@ -286,29 +294,24 @@ impl<L: PipelineLink> Pipeline<L> {
                     self.decide(session, Some(heard));
                 }
             }
-            ToPipeline::Word { conn, word } => {
-                let survey = self.surveys.begin(front, conn, word);
+            ToPipeline::Word { conn, word, argument } => {
+                let survey = self.surveys.begin(front, conn, word, argument);
                 for link in &mut self.links {
                     link.push(ToFront::Survey { survey, word });
                 }
             }
             ToPipeline::Surveyed { survey, report } => {
-                if let Some(complete) = self.surveys.add(survey, report) {
-                    let text = surveys::answer(
-                        &complete,
-                        &self.database,
-                        &self.options,
-                        &self.snapshots,
-                        self.now,
-                    );
-                    self.links[complete.front]
-                        .push(ToFront::Text { conn: complete.conn, text: Bytes::from(text) });
+                if let Some(survey) = self.surveys.add(survey, *report) {
+                    let (front, conn) = (survey.front, survey.conn);
+                    let text = self.surveys.answer(survey, &self.database, &self.options, self.now);
+                    self.links[front].push(ToFront::Text { conn, text: Bytes::from(text) });
                 }
             }
         }
     }
 
     fn request(&mut self, front: usize, request: Box<Request>) {
+        self.surveys.counters.requests += 1;
         let origin = Origin {
             front,
             conn: request.conn,
@@ -356,6 +359,8 @@ impl<L: PipelineLink> Pipeline<L> {
     /// Appends the entry in `scratch` to the log and keeps it until it is applied.
     fn log_entry(&mut self, zxid: Zxid) -> Bytes {
         self.log.append(zxid, &self.scratch);
+        self.surveys.counters.proposed += 1;
+        self.surveys.counters.log_bytes += self.scratch.len() as u64;
         self.snapshots.logged(self.scratch.len());
         if self.block.capacity() - self.block.len() < self.scratch.len() {
             self.block.reserve(BLOCK_BYTES.max(self.scratch.len()));
@@ -440,7 +445,7 @@ impl<L: PipelineLink> Pipeline<L> {
         if let Some(digest) = entry.digest
             && digest.tree_digest != self.database.tree.digest()
         {
-            self.surveys.digest_mismatches += 1;
+            self.surveys.counters.digest_mismatches += 1;
             debug_assert_eq!(digest.tree_digest, self.database.tree.digest(), "digest after {zxid} differs");
         }
         self.surveys.applied(zxid, self.database.tree.digest());
@@ -556,7 +561,7 @@ impl<L: PipelineLink> Pipeline<L> {
         }
         let timeout_ms = self.database.sessions.get(session).map_or(0, |found| found.timeout_ms);
         tracing::info!(%session, timeout_ms, "expiring session {session}, timeout of {timeout_ms}ms exceeded");
-        self.surveys.sessions_expired += 1;
+        self.surveys.counters.sessions_expired += 1;
         self.scratch.clear();
         let zxid = self.preparer.close_session(&self.database, session, 0, self.now.wall_ms, &mut self.scratch);
         let entry = self.log_entry(zxid);

@@ -197,11 +197,7 @@ fn get_acl(
     if acl != AclId::OPEN && !auth::check_acl(list, Perms::READ | Perms::ADMIN, asker.identities, asker.options) {
         return Err(ErrorCode::NoAuth);
     }
-    if acl == AclId::OPEN || auth::check_acl(list, Perms::ADMIN, asker.identities, asker.options) {
-        out.extend_from_slice(list.bytes());
-    } else {
-        auth::redact(list, out);
-    }
+    out.extend_from_slice(&auth::redact_for(list, asker.identities, asker.options));
     view.wire_stat(node).encode(out);
     Ok(())
 }

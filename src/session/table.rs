@@ -240,6 +240,11 @@ impl SessionTable {
         }
     }
 
+    /// When the lease ends by what is known here.
+    pub fn ends(&self, id: SessionId) -> Option<Instant> {
+        self.find(id).map(|n| Instant::from_ms(self.ends_ms(n)))
+    }
+
     /// When [`SessionTable::due`] is to be called next. It may then find that all were heard from.
     pub fn next_due(&self) -> Option<Instant> {
         self.buckets.first_key_value().map(|(&ends_ms, _)| Instant::from_ms(ends_ms))

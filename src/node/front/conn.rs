@@ -73,6 +73,11 @@ pub struct ConnStats {
 }
 
 impl ConnStats {
+    /// Back to nothing (`crst`), as if the connection had just come.
+    pub fn reset(&mut self) {
+        *self = ConnStats { established_wall_ms: self.established_wall_ms, last_cxid: -1, ..ConnStats::default() };
+    }
+
     pub fn latency(&mut self, latency_ms: u32) {
         self.last_latency_ms = latency_ms;
         self.latency_ms_min = if self.latency_count == 0 { latency_ms } else { self.latency_ms_min.min(latency_ms) };

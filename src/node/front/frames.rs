@@ -134,9 +134,8 @@ impl<L: FrontLink> Front<L> {
             conn.stalled = true;
             return false;
         }
-        if self.options.auth.enforces()
+        if auth::lacks_enforced_auth(&conn.identities, &self.options.auth)
             && !matches!(op, Some(OpCode::Auth | OpCode::Sasl))
-            && !auth::is_authenticated(&conn.identities, &self.options.auth)
         {
             if conn.pending > 0 {
                 conn.stalled = true;
@@ -182,7 +181,7 @@ impl<L: FrontLink> Front<L> {
             }
             WhoAmI => {
                 let conn = &self.conns[id.0 as usize];
-                let entries = auth::who_am_i(&conn.identities);
+                let entries = conn.identities.who_am_i(&self.options.auth);
                 let mut out = Vec::new();
                 put_i32(&mut out, entries.len() as i32);
                 for (scheme, user) in &entries {
@@ -336,11 +335,7 @@ impl<L: FrontLink> Front<L> {
         let decoded = reader.i32().and_then(|_| Ok((reader.string()?, reader.buffer()?)));
         let Ok((scheme, bytes)) = decoded else { return self.close(id) };
         let conn = &mut self.conns[id.0 as usize];
-        let outcome = match &scheme {
-            Some(scheme) => auth::authenticate(scheme, bytes, &mut conn.identities, &self.options.auth),
-            None => AuthOutcome::Failed,
-        };
-        match outcome {
+        match auth::authenticate(scheme.as_deref(), bytes, &mut conn.identities, &self.options.auth) {
             AuthOutcome::Ok => self.answer(id, xid, Some(OpCode::Auth), Zxid::ZERO, ErrorCode::Ok, &[]),
             AuthOutcome::Failed => {
                 self.counters.auth_failed += 1;
@@ -372,15 +367,16 @@ impl<L: FrontLink> Front<L> {
             self.close(id);
             return true;
         }
-        if word == Word::Stmk && rest.len() < 8 {
-            return false;
-        }
+        let argument = match (word, rest.first_chunk::<8>()) {
+            (Word::Stmk, None) => return false,
+            (_, mask) => mask.map_or(0, |mask| i64::from_be_bytes(*mask)),
+        };
         let conn = &mut self.conns[id.0 as usize];
         conn.phase = Phase::Word;
         conn.pending += 1;
         conn.stats.received += 1;
         self.counters.words += 1;
-        self.link.push(ToPipeline::Word { conn: id, word });
+        self.link.push(ToPipeline::Word { conn: id, word, argument });
         true
     }
 }

@@ -137,7 +137,7 @@ impl<L: FrontLink> Front<L> {
             return None;
         }
         *self.per_address.entry(peer.ip()).or_insert(0) += 1;
-        let identities = Identities::of_address(peer.ip());
+        let identities = Identities::new(peer.ip());
         let id = self.conns.insert(Conn::new(peer, identities, now.instant, now.wall_ms));
         let id = ConnId(u32::try_from(id).expect("fewer than 2^32 connections"));
         self.connection_count += 1;

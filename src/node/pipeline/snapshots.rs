@@ -1,3 +1,182 @@
-use super::*;
-#[derive(Debug)] pub struct Snapshots;
-impl Snapshots { pub fn new(_:&PipelineOptions,_:Zxid)->Self{Snapshots} pub fn event(&mut self,_:SnapshotEvent,_:Now)->Option<Zxid>{None} pub fn step(&mut self,_:&mut Database,_:&mut Vec<Output>,_:Now){} pub fn has_more(&self)->bool{false} pub fn logged(&mut self,_:usize){} }
+//! When snapshots are taken, and how they get out in slices while writes go on.
+//!
+//! The tree keeps an exact image of the moment a snapshot began; each turn hands out a slice of it. At most [`PARTS_MAX`] parts are
+//! on their way to the disk, so a slow disk holds the snapshot up and never the pipeline.
+
+use std::time::Duration;
+
+use super::{Output, PipelineOptions};
+use crate::request::Database;
+use crate::snapshot::{SnapshotEvent, SnapshotWork, Writer};
+use crate::stdx::rng::Rng;
+use crate::types::{Instant, Zxid};
+
+/// Nodes handed out in one turn: some tens of microseconds.
+const NODES_PER_TURN: usize = 128;
+/// Bytes of one part.
+const PART_BYTES: usize = 256 << 10;
+/// Parts handed out and not yet written.
+const PARTS_MAX: usize = 4;
+/// After a failed snapshot the next one waits for this long.
+const RETRY_AFTER: Duration = Duration::from_secs(60);
+
+/// How a snapshot ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ended {
+    /// Verified. The log up to `keep_after` is not needed any more, not even by the snapshot before this one.
+    Done { keep_after: Zxid, took: Duration },
+    Failed,
+}
+
+/// The snapshots of a running server.
+#[derive(Debug)]
+pub struct Snapshots {
+    /// `snapCount` and `snapSizeLimitInKb`; each snapshot comes at a random point in the upper half, so that the servers of an
+    /// ensemble do not all write theirs at once. Source: ZooKeeper `SyncRequestProcessor#shouldSnapshot`.
+    entries_max: u64,
+    bytes_max: Option<u64>,
+    entries_due: u64,
+    bytes_due: Option<u64>,
+    entries: u64,
+    bytes: u64,
+    rng: Rng,
+    identity: u64,
+    digest: bool,
+    /// The newest verified one.
+    zxid_last: Zxid,
+    not_before: Instant,
+    running: Option<Running>,
+}
+
+struct Running {
+    zxid: Zxid,
+    began: Instant,
+    /// `None` once everything is handed out.
+    writer: Option<Writer>,
+    slice: Vec<u8>,
+    tree_digest: Option<u64>,
+    parts_in_flight: usize,
+}
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Running").field("zxid", &self.zxid).field("parts_in_flight", &self.parts_in_flight).finish()
+    }
+}
+
+impl Snapshots {
+    /// `zxid_last` is that of the newest verified snapshot at the start, `entries` what the log holds beyond it.
+    pub fn new(options: &PipelineOptions, zxid_last: Zxid, entries: u64) -> Snapshots {
+        let mut snapshots = Snapshots {
+            entries_max: options.snap_count,
+            bytes_max: options.snap_bytes_max,
+            entries_due: 0,
+            bytes_due: None,
+            entries,
+            bytes: 0,
+            rng: Rng::new(options.seed),
+            identity: options.identity,
+            digest: options.prepare.digest,
+            zxid_last,
+            not_before: Instant::default(),
+            running: None,
+        };
+        snapshots.draw();
+        snapshots
+    }
+
+    /// An entry of so many bytes went to the log.
+    pub fn logged(&mut self, bytes: usize) {
+        self.entries += 1;
+        self.bytes += bytes as u64;
+    }
+
+    /// Whether another slice could be handed out at once.
+    pub fn has_more(&self) -> bool {
+        self.running.as_ref().is_some_and(|running| running.writer.is_some() && running.parts_in_flight < PARTS_MAX)
+    }
+
+    /// One slice of the snapshot under way, or the beginning of one that is due.
+    pub fn step(&mut self, database: &mut Database, owed: &mut Vec<Output>, now: Instant) {
+        if self.running.is_none() {
+            let due = self.entries >= self.entries_due || self.bytes_due.is_some_and(|due| self.bytes >= due);
+            if !due || now < self.not_before || database.zxid_applied() <= self.zxid_last {
+                return;
+            }
+            self.begin(database, owed, now);
+        }
+        if !self.has_more() {
+            return;
+        }
+        let running = self.running.as_mut().expect("there is more");
+        let writer = running.writer.as_mut().expect("there is more");
+        running.slice.clear();
+        let done = database.tree.snapshot_step(NODES_PER_TURN, &mut running.slice);
+        writer.nodes(0, &running.slice);
+        if done {
+            let (last, manifest) = running.writer.take().expect("there is more").finish(running.tree_digest);
+            running.parts_in_flight += 1;
+            owed.push(Output::Snapshot(SnapshotWork::Part(last)));
+            owed.push(Output::Snapshot(SnapshotWork::End { manifest: manifest.encode() }));
+        } else if writer.ready_bytes() >= PART_BYTES {
+            running.parts_in_flight += 1;
+            owed.push(Output::Snapshot(SnapshotWork::Part(writer.take())));
+        }
+    }
+
+    /// What the shell says of the snapshot under way.
+    pub fn event(&mut self, event: SnapshotEvent, database: &mut Database, now: Instant) -> Option<Ended> {
+        let running = self.running.as_mut()?;
+        match event {
+            SnapshotEvent::PartWritten => {
+                running.parts_in_flight -= 1;
+                None
+            }
+            SnapshotEvent::Done { zxid } => {
+                assert!(zxid == running.zxid && running.writer.is_none(), "snapshot {zxid} ended before it was handed out");
+                let took = now.since(running.began);
+                tracing::info!(%zxid, "Snapshot taken in {} ms", took.as_millis());
+                self.running = None;
+                let keep_after = std::mem::replace(&mut self.zxid_last, zxid);
+                Some(Ended::Done { keep_after, took })
+            }
+            SnapshotEvent::Failed { zxid, reason } => {
+                tracing::error!(%zxid, "snapshot {zxid} failed, older ones and the log stay: {reason}");
+                database.tree.snapshot_abandon();
+                self.running = None;
+                self.not_before = now + RETRY_AFTER;
+                self.entries = self.entries_due;
+                Some(Ended::Failed)
+            }
+        }
+    }
+
+    fn begin(&mut self, database: &mut Database, owed: &mut Vec<Output>, now: Instant) {
+        self.entries = 0;
+        self.bytes = 0;
+        self.draw();
+        let zxid = database.zxid_applied();
+        database.tree.snapshot_begin();
+        let sessions: Vec<(crate::types::SessionId, i32)> =
+            database.sessions.iter().map(|session| (session.id, session.timeout_ms_stored)).collect();
+        let acls = database.tree.acls().map(|(id, list)| (i64::from(id.0), list));
+        let mut writer = Writer::new(zxid, self.identity, sessions.into_iter(), acls);
+        // Exactly these will come, however the tree changes meanwhile.
+        writer.nodes(database.tree.node_count() as u64, &[]);
+        owed.push(Output::Snapshot(SnapshotWork::Begin { zxid }));
+        self.running = Some(Running {
+            zxid,
+            began: now,
+            writer: Some(writer),
+            slice: Vec::new(),
+            tree_digest: self.digest.then(|| database.tree.digest()),
+            parts_in_flight: 0,
+        });
+    }
+
+    fn draw(&mut self) {
+        let mut upper_half = |max: u64| max / 2 + 1 + self.rng.below((max - max / 2).max(1));
+        self.entries_due = upper_half(self.entries_max);
+        self.bytes_due = self.bytes_max.map(upper_half);
+    }
+}
