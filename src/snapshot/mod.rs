@@ -1,18 +1,71 @@
-//! The shared types of snapshot writing, until snapshots are merged.
+//! Snapshots in ZooKeeper's format, as byte streams; files are `server::storage`'s.
+//!
+//! Big-endian, jute encoding (see [`jute`](crate::jute)):
+//!
+//! | part | fields |
+//! |------|--------|
+//! | header | int magic `ZKSN`, int version 2, long database id -1 |
+//! | sessions | int count, then each: long session, int timeout in ms |
+//! | ACLs | int count, then each: long id, vector of ACL; id -1 (world:anyone, all) is never listed |
+//! | nodes | each: ustring path (the root's is empty), buffer data, long ACL id, 60 bytes of stat; a parent before its children |
+//! | end of nodes | ustring `/` |
+//! | seal | long adler32 of everything before it, ustring `/` |
+//! | digest | long zxid, int version 2, long tree digest; version 1 has a ustring in hex |
+//! | seal | again of everything before it, seals included |
+//! | last zxid | long |
+//! | seal | |
+//!
+//! Servers before 3.6 end after the first seal, before 3.9 after the second; either trailer can be configured away. A
+//! file may be packed as a whole: `.gz` is gzip, `.snappy` the framing of snappy-java; checksums are of what is inside.
+//! ZooKeeper's snapshots are fuzzy: writes went on meanwhile, so nodes may be newer than the zxid in the file's
+//! name; ours are exact. Source: ZooKeeper `FileSnap`, `SnapStream`, `SerializeUtils`, `DataTree#serialize`, `DataNode`.
+//!
+//! Beside each of our snapshots lies a [`Manifest`], without which it does not count as verified.
+
+mod load;
+mod manifest;
+mod packing;
+pub mod print;
+mod save;
+
+pub use load::{Counts, LoadError, LoadSink, Loaded, SnapshotDigest, load};
+pub use manifest::{Manifest, ManifestError};
+pub use packing::{Packer, Packing, unpack};
+pub use save::Writer;
 
 use crate::types::Zxid;
 
-#[derive(Debug)]
+/// `ZKSN`.
+pub const MAGIC: i32 = i32::from_be_bytes(*b"ZKSN");
+/// The version every ZooKeeper since 3.0 writes.
+pub const VERSION: i32 = 2;
+/// The ACL id of nodes open to all; not in the list of ACLs. Source: ZooKeeper `ReferenceCountedACLCache`.
+pub const ACL_OPEN: i64 = -1;
+
+/// Work on a snapshot's file, in this order: `Begin`, every `Part`, then `End` or `Abandon`.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum SnapshotWork {
-    Begin { zxid: Zxid },
+    Begin {
+        zxid: Zxid,
+    },
+    /// The next bytes of the content, unpacked.
     Part(Vec<u8>),
-    End { manifest: Vec<u8> },
+    End {
+        manifest: Vec<u8>,
+    },
     Abandon,
 }
 
-#[derive(Debug)]
+/// What became of [`SnapshotWork`].
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum SnapshotEvent {
     PartWritten,
-    Done { zxid: Zxid },
-    Failed { zxid: Zxid, reason: String },
+    /// Verified and durable under its name.
+    Done {
+        zxid: Zxid,
+    },
+    Failed {
+        zxid: Zxid,
+        reason: String,
+    },
 }
