@@ -139,6 +139,8 @@ pub struct Pipeline<L> {
     stopping: bool,
     stopped: bool,
     has_more: bool,
+    /// Kept alive as long as this is.
+    guard: Option<Box<dyn std::any::Any>>,
 }
 
 /// Where the sweep for empty containers and outlived nodes stands.
@@ -182,7 +184,14 @@ impl<L: PipelineLink> Pipeline<L> {
             stopping: false,
             stopped: false,
             has_more: false,
+            guard: None,
         }
+    }
+
+    /// Keeps `guard`, the lock of the data directory, until the pipeline is no more.
+    pub fn with_guard(mut self, guard: Box<dyn std::any::Any>) -> Pipeline<L> {
+        self.guard = Some(guard);
+        self
     }
 
     pub fn database(&self) -> &Database {
@@ -205,9 +214,9 @@ impl<L: PipelineLink> Pipeline<L> {
             }
             Input::SegmentReady(segment) => self.log.segment_ready(segment),
             Input::Snapshot(event) => match self.snapshots.event(event, &mut self.database, now.instant) {
-                Some(Ended::Done { keep_after, took }) => {
+                Some(Ended::Done { log_from, took }) => {
                     self.surveys.counters.snapshot_time.record(took);
-                    self.log.retire_before(keep_after);
+                    self.log.retire_before(log_from);
                 }
                 Some(Ended::Failed) => self.surveys.counters.snapshot_errors += 1,
                 None => {}

@@ -87,6 +87,8 @@ impl World {
             sweep_never_used_ms: 0,
             facts: ServerFacts::default(),
             seed: 1,
+            identity: 9,
+            zxid_snapshot: Zxid::ZERO,
         };
         adjust(&mut front_options, &mut pipeline_options);
         let now = Now { instant: Instant::from_ms(1_000_000), wall_ms: 1_700_000_000_000 };
@@ -235,7 +237,10 @@ impl World {
                 self.snapshots.last_mut().unwrap().extend_from_slice(&part);
                 SnapshotEvent::PartWritten
             }
-            SnapshotWork::End { .. } => SnapshotEvent::Done { zxid: self.pipeline.database().zxid_applied() },
+            SnapshotWork::End { .. } => {
+                let zxid = self.pipeline.database().zxid_applied();
+                SnapshotEvent::Done { zxid, log_from: zxid }
+            },
             SnapshotWork::Abandon => return,
         };
         self.pipeline.handle(self.now, Input::Snapshot(event));

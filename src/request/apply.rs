@@ -197,6 +197,26 @@ impl Database {
         self.tree.publish(zxid);
     }
 
+    /// Removes ephemeral nodes whose session is not there, after a recovery. Source: ZooKeeper `ZooKeeperServer#loadData`.
+    pub fn end_ephemerals_of_nobody(&mut self) {
+        let orphaned: Vec<SessionId> =
+            self.ephemerals.sessions().into_iter().filter(|&session| !self.sessions.contains(session)).collect();
+        if orphaned.is_empty() {
+            return;
+        }
+        let zxid = self.zxid_applied();
+        self.tree.begin();
+        for session in orphaned {
+            for node in self.ephemerals_of(session).collect::<Vec<_>>() {
+                let path = self.tree.path(node);
+                tracing::warn!(%session, "removing {path}, which is ephemeral and whose session does not exist");
+                self.unindex(node);
+                self.tree.remove(node);
+            }
+        }
+        self.tree.publish(zxid);
+    }
+
     pub fn zxid_applied(&self) -> Zxid {
         self.tree.zxid_applied()
     }

@@ -7,19 +7,25 @@
 //! Threads: one for each core of the [`Plan`], the housekeeper, the log's writer where there is no ring for it, and
 //! the calling one, which only waits for signals.
 
+mod assemble;
 mod connection;
 mod core;
 pub mod door;
 #[cfg(test)]
 mod echo;
+mod gauges;
 mod housekeeper;
+mod housekeeping;
 mod listen;
+mod options;
 mod plan;
 mod ports;
+mod restore;
 mod runtime;
 mod shared;
 mod signal;
 mod spin;
+pub mod storage;
 #[cfg(test)]
 mod tests;
 
@@ -43,6 +49,7 @@ use self::ports::{FrontRemote, Local, PipelineRemote, RemoteSeed, remote_pair};
 use self::runtime::CoreRuntime;
 use self::shared::{Command, Shared};
 
+pub use self::assemble::run;
 pub use self::housekeeper::Housekeeping;
 pub use self::plan::{CorePlan, CoresChoice, Plan};
 pub use self::ports::{FrontPort, LINK_MESSAGES_MAX, PipelinePort};

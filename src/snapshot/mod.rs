@@ -29,7 +29,7 @@ pub mod print;
 mod save;
 
 pub use load::{Counts, LoadError, LoadSink, Loaded, SnapshotDigest, load};
-pub use manifest::{Manifest, ManifestError};
+pub use manifest::{MANIFEST_BYTES_MAX, Manifest, ManifestError};
 pub use packing::{Packer, Packing, unpack};
 pub use save::Writer;
 
@@ -60,9 +60,11 @@ pub enum SnapshotWork {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum SnapshotEvent {
     PartWritten,
-    /// Verified and durable under its name.
+    /// Verified and durable under its name. Of the log, what follows `log_from` is still wanted: that is the oldest
+    /// snapshot kept.
     Done {
         zxid: Zxid,
+        log_from: Zxid,
     },
     Failed {
         zxid: Zxid,

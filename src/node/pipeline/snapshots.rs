@@ -23,8 +23,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(60);
 /// How a snapshot ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ended {
-    /// Verified. The log up to `keep_after` is not needed any more, not even by the snapshot before this one.
-    Done { keep_after: Zxid, took: Duration },
+    /// Verified. The log up to `log_from` is not needed any more, not even by the oldest snapshot kept.
+    Done { log_from: Zxid, took: Duration },
     Failed,
 }
 
@@ -132,13 +132,13 @@ impl Snapshots {
                 running.parts_in_flight -= 1;
                 None
             }
-            SnapshotEvent::Done { zxid } => {
+            SnapshotEvent::Done { zxid, log_from } => {
                 assert!(zxid == running.zxid && running.writer.is_none(), "snapshot {zxid} ended before it was handed out");
                 let took = now.since(running.began);
                 tracing::info!(%zxid, "Snapshot taken in {} ms", took.as_millis());
                 self.running = None;
-                let keep_after = std::mem::replace(&mut self.zxid_last, zxid);
-                Some(Ended::Done { keep_after, took })
+                self.zxid_last = zxid;
+                Some(Ended::Done { log_from, took })
             }
             SnapshotEvent::Failed { zxid, reason } => {
                 tracing::error!(%zxid, "snapshot {zxid} failed, older ones and the log stay: {reason}");

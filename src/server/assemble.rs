@@ -1,0 +1,151 @@
+//! One server from its configuration: recovery, then cores, then clients.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::{Duration, Instant as StdInstant, SystemTime};
+
+use super::housekeeping::Keeper;
+use super::restore::Restorer;
+use super::storage::{self, Files, Opened, Origin, StorageError};
+use super::{FrontMaker, FrontPort, NodeParts, Recovered, Shell, gauges, options};
+use crate::config::Config;
+use crate::io::Clock;
+use crate::metrics::ProcessGauges;
+use crate::node::{Front, Pipeline};
+use crate::request::Database;
+use crate::session::IdSource;
+use crate::snapshot;
+use crate::txnlog;
+use crate::types::ServerId;
+
+/// Exit code where the data directory cannot be reached. Source: ZooKeeper `ExitCode`.
+const EXIT_DATA_DIR: i32 = 3;
+/// Exit code where what is in the data directory cannot be used, or anything else fails.
+const EXIT_ERROR: i32 = 1;
+/// Exit code where the configuration asks for what cannot be.
+const EXIT_CONFIG: i32 = 2;
+/// Id that session ids of a standalone server carry. Source: ZooKeeper `ZooKeeperServer#createSessionTracker`.
+const STANDALONE_ID: ServerId = ServerId(1);
+/// Nodes handed out at once while nobody is served yet.
+const FIRST_SNAPSHOT_NODES: usize = 4096;
+
+/// Recovers, serves until told to stop, and gives the process's exit code. What went wrong is in the log.
+pub fn run(config: &Config, started: StdInstant) -> i32 {
+    super::log_panics();
+    match assemble(config, started) {
+        Ok(code) => code,
+        Err(Failure { code, reason }) => {
+            tracing::error!("{reason}");
+            eprintln!("{reason}");
+            code
+        }
+    }
+}
+
+struct Failure {
+    code: i32,
+    reason: String,
+}
+
+impl From<StorageError> for Failure {
+    fn from(error: StorageError) -> Failure {
+        let code = if error.is_access() { EXIT_DATA_DIR } else { EXIT_ERROR };
+        Failure { code, reason: error.to_string() }
+    }
+}
+
+fn assemble(config: &Config, started: StdInstant) -> Result<i32, Failure> {
+    let seed = random();
+    let clock = Clock::new();
+    let mut restorer =
+        Restorer::new(config.tick_time_ms, seed, clock.now().instant, config.nodes.digest_enabled);
+    let opened = storage::open(&options::storage(config), &mut restorer)?;
+    let mut database = restorer.into_database();
+    for warning in &opened.warnings {
+        tracing::warn!("{warning}");
+    }
+    let Opened { files, lock, zxid, origin, log_start, entry_count, first_snapshot_due, .. } = opened;
+    assert!(database.zxid_applied() == zxid, "recovered to {}, storage says {zxid}", database.zxid_applied());
+    let zxid_snapshot = match origin {
+        Origin::Own { snapshot } => snapshot,
+        Origin::ZooKeeper { .. } | Origin::Empty => zxid,
+    };
+    tracing::info!(
+        "{} znodes, {} sessions, {entry_count} transactions replayed in {} ms",
+        database.tree.node_count(),
+        database.sessions.len(),
+        started.elapsed().as_millis()
+    );
+    if first_snapshot_due {
+        write_first_snapshot(&files, &mut database, config.nodes.digest_enabled)?;
+    }
+
+    let unusable = |reason| Failure { code: EXIT_CONFIG, reason };
+    let shell_options = options::shell(config, files.log_dir()).map_err(unusable)?;
+    let shell = Shell::prepare(shell_options)
+        .map_err(|error| Failure { code: error.exit_code(), reason: error.to_string() })?;
+    let process = Arc::new(ProcessGauges::default());
+    gauges::keep_fresh(process.clone(), files.snapshot_dir().to_owned(), files.log_dir().to_owned())
+        .map_err(|error| Failure { code: EXIT_ERROR, reason: format!("cannot start a thread: {error}") })?;
+
+    let front_options = options::front(config, shell.front_count(), seed);
+    let fronts = (0..shell.front_count())
+        .map(|_| {
+            let (reader, front_options) = (database.tree.reader(), front_options.clone());
+            Box::new(move |port: FrontPort| Front::new(front_options, reader, port)) as FrontMaker
+        })
+        .collect();
+    let pipeline_options = options::pipeline(config, seed, files.identity(), zxid_snapshot, process);
+    let writer_options = options::writer(config, random());
+    let ids = IdSource::new(STANDALONE_ID, wall_ms());
+    let data_directory = config.data_dir.clone();
+    let node = NodeParts {
+        pipeline: Box::new(move |ports| {
+            let log = txnlog::Writer::new(writer_options, log_start);
+            // Held as long as anything here may still write (O11).
+            let lock = lock;
+            Pipeline::new(pipeline_options, database, log, ids, ports, clock.now()).with_guard(Box::new(lock))
+        }),
+        fronts,
+        housekeeping: Box::new(Keeper::new(files, writer_options.segment_bytes)),
+    };
+    Ok(shell.run(node, Recovered { data_directory, zxid, started }))
+}
+
+/// Writes and verifies the snapshot that makes a directory ours: of an empty server, or of what was imported.
+fn write_first_snapshot(files: &Files, database: &mut Database, digest: bool) -> Result<(), StorageError> {
+    let begun = StdInstant::now();
+    let zxid = database.zxid_applied();
+    database.tree.snapshot_begin();
+    let sessions: Vec<_> =
+        database.sessions.iter().map(|session| (session.id, session.timeout_ms_stored)).collect();
+    let acls = database.tree.acls().map(|(id, list)| (i64::from(id.0), list));
+    let mut writer = snapshot::Writer::new(zxid, files.identity(), sessions.into_iter(), acls);
+    writer.nodes(database.tree.node_count() as u64, &[]);
+    let tree_digest = digest.then(|| database.tree.digest());
+    let mut file = files.begin_snapshot(zxid)?;
+    let mut slice = Vec::new();
+    loop {
+        slice.clear();
+        let done = database.tree.snapshot_step(FIRST_SNAPSHOT_NODES, &mut slice);
+        writer.nodes(0, &slice);
+        file.part(&writer.take())?;
+        if done {
+            break;
+        }
+    }
+    let (last, manifest) = writer.finish(tree_digest);
+    file.part(&last)?;
+    file.finish(&manifest.encode())?;
+    tracing::info!(%zxid, "first snapshot written in {} ms", begun.elapsed().as_millis());
+    Ok(())
+}
+
+/// A number nobody can guess from outside.
+fn random() -> u64 {
+    RandomState::new().hash_one(std::process::id())
+}
+
+fn wall_ms() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_millis() as u64
+}

@@ -1,0 +1,68 @@
+//! What only the machine knows: descriptors, sizes of directories, memory, names.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::metrics::ProcessGauges;
+
+/// How often the gauges are read afresh.
+const REFRESH: Duration = Duration::from_secs(5);
+
+/// Keeps `gauges` fresh on a thread of its own for as long as anybody else holds them.
+pub(super) fn keep_fresh(gauges: Arc<ProcessGauges>, data_dir: PathBuf, log_dir: PathBuf) -> std::io::Result<()> {
+    refresh(&gauges, &data_dir, &log_dir);
+    std::thread::Builder::new().name("gauges".to_owned()).spawn(move || {
+        crate::io::sys::lower_thread_priority(10);
+        while Arc::strong_count(&gauges) > 1 {
+            refresh(&gauges, &data_dir, &log_dir);
+            std::thread::park_timeout(REFRESH);
+        }
+    })?;
+    Ok(())
+}
+
+fn refresh(gauges: &ProcessGauges, data_dir: &Path, log_dir: &Path) {
+    gauges.open_file_descriptors.set(fs::read_dir("/proc/self/fd").map_or(0, |fds| fds.count() as u64));
+    gauges.max_file_descriptors.set(files_limit().unwrap_or(0));
+    gauges.data_dir_bytes.set(directory_bytes(data_dir));
+    gauges.log_dir_bytes.set(directory_bytes(log_dir));
+    gauges.resident_bytes.set(status_kib("/proc/self/status", "VmRSS:").unwrap_or(0) * 1024);
+    let machine = status_kib("/proc/meminfo", "MemTotal:").unwrap_or(0) * 1024;
+    let group = fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| text.trim().parse().ok());
+    gauges.memory_limit_bytes.set(group.unwrap_or(machine).min(machine));
+}
+
+/// Bytes of the files in a directory, not of those below it.
+fn directory_bytes(directory: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(directory) else { return 0 };
+    entries.filter_map(|entry| entry.ok()?.metadata().ok()).filter(|file| file.is_file()).map(|file| file.len()).sum()
+}
+
+fn files_limit() -> Option<u64> {
+    let text = fs::read_to_string("/proc/self/limits").ok()?;
+    let line = text.lines().find(|line| line.starts_with("Max open files"))?;
+    line.split_whitespace().nth(3)?.parse().ok()
+}
+
+fn status_kib(path: &str, key: &str) -> Option<u64> {
+    let text = fs::read_to_string(path).ok()?;
+    let line = text.lines().find(|line| line.starts_with(key))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// What `envi` tells of the machine and the process.
+pub(super) fn environment() -> Vec<(&'static str, String)> {
+    let read = |path: &str| fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
+    let variable = |name: &str| std::env::var(name).unwrap_or_default();
+    vec![
+        ("host.name", read("/proc/sys/kernel/hostname")),
+        ("os.name", "Linux".to_owned()),
+        ("os.arch", std::env::consts::ARCH.to_owned()),
+        ("os.version", read("/proc/sys/kernel/osrelease")),
+        ("user.name", variable("USER")),
+        ("user.home", variable("HOME")),
+        ("user.dir", std::env::current_dir().map(|dir| dir.display().to_string()).unwrap_or_default()),
+    ]
+}

@@ -1,0 +1,166 @@
+//! What each part is told, from the one checked configuration.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::storage::StorageOptions;
+use super::{CoresChoice, IoChoice, ServerOptions};
+use crate::config::{self, AuthProvider, Compression, Config, Cores, IoDriver, ListenAddress};
+use crate::metrics::ProcessGauges;
+use crate::node::{FrontOptions, PipelineOptions};
+use crate::request::auth::{AuthOptions, DigestAlgorithm};
+use crate::request::prepare::PrepareOptions;
+use crate::snapshot::Packing;
+use crate::txnlog::WriterOptions;
+use crate::types::Zxid;
+use crate::words::{ServerFacts, WordOptions};
+
+/// Connections the kernel keeps for us unless told otherwise: more than any herd that reconnects at once.
+const BACKLOG_DEFAULT: u32 = 4096;
+
+/// Bytes an entry of the log may have (O13): a request's frame and what preparing adds to it.
+fn entry_bytes_max(config: &Config) -> usize {
+    config.jute_max_buffer_bytes as usize + config.jute_extra_bytes as usize
+}
+
+pub(super) fn storage(config: &Config) -> StorageOptions {
+    StorageOptions {
+        autocreate: config.storage.data_dir_autocreate,
+        db_autocreate: config.storage.db_autocreate,
+        trust_empty_snapshot: config.storage.snapshot_trust_empty,
+        snapshot_retain: config.storage.snap_retain_count.map_or(usize::MAX, |count| count as usize),
+        packing: match config.storage.snapshot_compression {
+            Compression::None => Packing::Plain,
+            Compression::Gzip => Packing::Gzip,
+            Compression::Snappy => Packing::Snappy,
+        },
+        ..StorageOptions::new(&config.data_dir, Some(config.data_log_dir.clone()))
+    }
+}
+
+/// Fails with the address that does not resolve.
+pub(super) fn shell(config: &Config, log_directory: &std::path::Path) -> Result<ServerOptions, String> {
+    Ok(ServerOptions {
+        addresses: match &config.client_address {
+            Some(address) => resolve(address)?,
+            None => Vec::new(),
+        },
+        backlog: config.client_backlog.unwrap_or(BACKLOG_DEFAULT),
+        cores: match &config.cores {
+            Cores::All => CoresChoice::Auto,
+            Cores::Count(count) => CoresChoice::Count(*count),
+            Cores::List(list) => CoresChoice::List(list.clone()),
+        },
+        io: match config.io {
+            IoDriver::Auto => IoChoice::Auto,
+            IoDriver::Uring => IoChoice::Uring,
+            IoDriver::Epoll => IoChoice::Epoll,
+        },
+        spin: config.spin_us.map(|us| Duration::from_micros(u64::from(us))),
+        log_directory: log_directory.to_owned(),
+        force_sync: config.storage.force_sync,
+        handle_signals: true,
+    })
+}
+
+/// The wildcard is one socket for both families where the machine has both.
+fn resolve(address: &ListenAddress) -> Result<Vec<SocketAddr>, String> {
+    let Some(host) = &address.host else {
+        let both = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), address.port);
+        let has_ipv6 = std::net::UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok();
+        return Ok(vec![if has_ipv6 { both } else { SocketAddr::from(([0, 0, 0, 0], address.port)) }]);
+    };
+    let mut found: Vec<SocketAddr> = (host.as_str(), address.port)
+        .to_socket_addrs()
+        .map_err(|error| format!("clientPortAddress {host} does not resolve: {error}"))?
+        .collect();
+    found.dedup();
+    if found.is_empty() {
+        return Err(format!("clientPortAddress {host} has no address"));
+    }
+    Ok(found)
+}
+
+pub(super) fn writer(config: &Config, salt_seed: u64) -> WriterOptions {
+    let wish = config.storage.txn_log_size_limit_bytes.unwrap_or(config.storage.pre_alloc_bytes);
+    WriterOptions {
+        segment_bytes: WriterOptions::segment_bytes_for(wish, entry_bytes_max(config) as u64),
+        in_flight_max: usize::from(config.storage.log_writes_in_flight),
+        ..WriterOptions::new(salt_seed)
+    }
+}
+
+pub(super) fn auth(config: &Config) -> AuthOptions {
+    let auth = &config.auth;
+    let has = |provider| auth.providers.contains(&provider);
+    let mut enforce_schemes = auth.enforced_schemes.clone().unwrap_or_default();
+    if auth.session_require_client_sasl_auth {
+        enforce_schemes = vec!["sasl".to_owned()];
+    }
+    AuthOptions {
+        skip_acl: config.nodes.skip_acl,
+        digest_enabled: auth.digest_enabled,
+        digest_algorithm: match auth.digest_algorithm {
+            config::DigestAlgorithm::Sha1 => DigestAlgorithm::Sha1,
+            config::DigestAlgorithm::Sha224 => DigestAlgorithm::Sha224,
+            config::DigestAlgorithm::Sha256 => DigestAlgorithm::Sha256,
+            config::DigestAlgorithm::Sha384 => DigestAlgorithm::Sha384,
+            config::DigestAlgorithm::Sha512 => DigestAlgorithm::Sha512,
+        },
+        super_digest: auth.super_digest.as_ref().map(|secret| secret.0.clone()),
+        sasl_enabled: has(AuthProvider::Sasl),
+        sasl_super_users: auth.super_users.clone(),
+        sasl_any_user: auth.let_any_sasl_user_do_x.clone(),
+        x509_enabled: has(AuthProvider::X509),
+        x509_super_user: auth.x509_super_user.clone(),
+        ensemble_names: auth.ensemble_names.clone(),
+        enforce_schemes,
+    }
+}
+
+pub(super) fn front(config: &Config, front_count: usize, hash_seed: u64) -> FrontOptions {
+    // Accepted connections spread evenly, so each front gets its share of the total.
+    let share = |total: u32| (total as usize).div_ceil(front_count);
+    FrontOptions {
+        auth: auth(config),
+        frame_bytes_max: config.jute_max_buffer_bytes,
+        session_timeout_ms_min: config.min_session_timeout_ms as i32,
+        session_timeout_ms_max: config.max_session_timeout_ms as i32,
+        connections_per_address_max: share(config.max_client_cnxns),
+        connections_max: share(config.max_cnxns),
+        sessionless_timeout: Duration::from_millis(u64::from(config.sessionless_timeout_ms)),
+        outstanding_max: config.global_outstanding_limit.max(1),
+        words: WordOptions::of(config),
+        hash_seed,
+    }
+}
+
+pub(super) fn pipeline(
+    config: &Config,
+    seed: u64,
+    identity: u64,
+    zxid_snapshot: Zxid,
+    process: Arc<ProcessGauges>,
+) -> PipelineOptions {
+    let nodes = &config.nodes;
+    PipelineOptions {
+        prepare: PrepareOptions {
+            auth: auth(config),
+            extended_types: nodes.extended_types_enabled,
+            enforce_quota: nodes.enforce_quota,
+            digest: nodes.digest_enabled,
+            reconfig: config.reconfig_enabled,
+            entry_bytes_max: entry_bytes_max(config),
+        },
+        snap_count: u64::from(config.storage.snap_count),
+        snap_bytes_max: config.storage.snap_size_limit_bytes,
+        sweep_interval: Duration::from_millis(u64::from(nodes.container_check_interval_ms)),
+        sweep_per_minute_max: u64::from(nodes.container_per_minute_max),
+        sweep_never_used_ms: nodes.container_never_used_interval_ms,
+        facts: ServerFacts::of(config, super::gauges::environment(), process),
+        seed,
+        identity,
+        zxid_snapshot,
+    }
+}
