@@ -135,7 +135,11 @@ def suite_differential(setting):
 
 def suite_words(setting):
     with setting.reference() as a, setting.subject() as b:
-        return words.compare(a, b)
+        passed, failed = words.compare(a, b)
+    plain = {"4lw.commands.whitelist": None}
+    with setting.reference(settings=plain) as a, setting.subject(settings=plain) as b:
+        more, worse = words.compare_whitelist(a, b)
+    return passed + more, failed + worse
 
 
 def suite_kazoo(setting):
@@ -170,8 +174,9 @@ def suite_curator(setting):
 
 
 def suite_shell(setting):
-    with setting.subject(properties={"zookeeper.extendedTypesEnabled": "true"}) as server:
-        return shell.check(server, java_command(f"{setting.jars()}/*", "org.apache.zookeeper.ZooKeeperMain"))
+    properties = {"zookeeper.extendedTypesEnabled": "true"}
+    with setting.reference(properties=properties) as reference, setting.subject(properties=properties) as subject:
+        return shell.check(reference, subject, java_command(f"{setting.jars()}/*", "org.apache.zookeeper.ZooKeeperMain"))
 
 
 def suite_c(setting):
