@@ -186,7 +186,7 @@ def suite_c(setting):
     program = setting.work / "c_suite"
     servers.run_checked([compiler, "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-O1", "-g", "-DTHREADED", "-o", program, HERE / "c" / "suite.c",
                          "-lzookeeper_mt", "-lpthread"], "compiling the C suite")
-    with setting.subject() as server:
+    with setting.subject(properties={"zookeeper.extendedTypesEnabled": "true"}) as server:
         return converse([program, server.address], server, "the C suite")
 
 
