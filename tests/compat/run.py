@@ -169,7 +169,7 @@ def suite_java(setting):
 
 def suite_curator(setting):
     path = java_classes(setting, "CuratorSuite.java")
-    with setting.subject() as server:
+    with setting.subject(properties={"zookeeper.extendedTypesEnabled": "true"}) as server:
         return converse(java_command(path, "CuratorSuite", server.address), server, "the Curator suite")
 
 
