@@ -135,7 +135,11 @@ def suite_differential(setting):
 
 def suite_words(setting):
     with setting.reference() as a, setting.subject() as b:
-        return words.compare(a, b)
+        passed, failed = words.compare(a, b)
+    plain = {"4lw.commands.whitelist": None}
+    with setting.reference(settings=plain) as a, setting.subject(settings=plain) as b:
+        more, worse = words.compare_whitelist(a, b)
+    return passed + more, failed + worse
 
 
 def suite_kazoo(setting):
@@ -165,13 +169,14 @@ def suite_java(setting):
 
 def suite_curator(setting):
     path = java_classes(setting, "CuratorSuite.java")
-    with setting.subject() as server:
+    with setting.subject(properties={"zookeeper.extendedTypesEnabled": "true"}) as server:
         return converse(java_command(path, "CuratorSuite", server.address), server, "the Curator suite")
 
 
 def suite_shell(setting):
-    with setting.subject(properties={"zookeeper.extendedTypesEnabled": "true"}) as server:
-        return shell.check(server, java_command(f"{setting.jars()}/*", "org.apache.zookeeper.ZooKeeperMain"))
+    properties = {"zookeeper.extendedTypesEnabled": "true"}
+    with setting.reference(properties=properties) as reference, setting.subject(properties=properties) as subject:
+        return shell.check(reference, subject, java_command(f"{setting.jars()}/*", "org.apache.zookeeper.ZooKeeperMain"))
 
 
 def suite_c(setting):
@@ -181,7 +186,7 @@ def suite_c(setting):
     program = setting.work / "c_suite"
     servers.run_checked([compiler, "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-O1", "-g", "-DTHREADED", "-o", program, HERE / "c" / "suite.c",
                          "-lzookeeper_mt", "-lpthread"], "compiling the C suite")
-    with setting.subject() as server:
+    with setting.subject(properties={"zookeeper.extendedTypesEnabled": "true"}) as server:
         return converse([program, server.address], server, "the C suite")
 
 
