@@ -12,7 +12,7 @@
 //! - a payload, immutable: `name length u32 LE, name, data length i32 BE (-1: null), data`. From the data length on these
 //!   are the bytes of a reply.
 //! - an ACL list, immutable, laid out as a payload with an empty name;
-//! - words: an array of atomics (child lists in `u32`, index tables in `u64`), zeroed when allocated.
+//! - words: an array of atomics (child lists in `u32`, index tables in `u64`), or a [`Family`]; zeroed when allocated.
 //!
 //! [`Arena`] is the shared half. It gives out references for as long as it is borrowed, which is longer than a block lives:
 //! therefore its block functions are unsafe, and only [`super::view::View`], which proves that blocks stay, calls them.
@@ -23,12 +23,12 @@ use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use std::{slice, str};
 
-use super::header::Header;
+use super::header::{Family, Header};
 
 // Unit tests and Miri run on small pages, so that they cross many borders.
 const SMALL: bool = cfg!(any(test, miri));
 
-/// Six MiB of headers: three huge pages.
+/// Four MiB of headers: two huge pages.
 const SLOTS_PER_PAGE: usize = if SMALL { 64 } else { 65_536 };
 const SLOT_PAGES_MAX: usize = 65_536;
 /// Slots a tree can have.
@@ -65,7 +65,7 @@ const NO_SLOT: u32 = 0;
 ///
 /// The type is made of atomics, all-zero bytes are a value of it, it needs no drop and no more than 64 bytes alignment.
 unsafe trait Zeroed: Sync {}
-// SAFETY: only atomic integers inside, aligned to 32.
+// SAFETY: only atomic integers inside, aligned to 64.
 unsafe impl Zeroed for Header {}
 // SAFETY: an atomic integer.
 unsafe impl Zeroed for AtomicU32 {}
@@ -251,6 +251,18 @@ impl Arena {
         unsafe { slice::from_raw_parts(memory.as_ptr(), count) }
     }
 
+    /// The family of a node.
+    ///
+    /// # Safety
+    ///
+    /// `block` was returned by [`Blocks::family`] and is not reused while the result lives.
+    #[inline]
+    pub unsafe fn family(&self, block: u32) -> &Family {
+        // SAFETY: the block is that long, aligned to 16, was zeroed when allocated, and is only used as this one type, which is
+        // made of atomic integers.
+        unsafe { self.block(block).cast::<Family>().as_ref() }
+    }
+
     /// The words of an index table.
     ///
     /// # Safety
@@ -266,8 +278,7 @@ impl Arena {
     #[inline]
     pub fn prefetch_header(&self, slot: u32) {
         if let Some(header) = self.headers.pointer(slot as usize) {
-            prefetch(header.as_ptr().cast::<u8>());
-            prefetch(header.as_ptr().cast::<u8>().wrapping_add(64));
+            prefetch(header.as_ptr());
         }
     }
 
@@ -452,6 +463,11 @@ impl Blocks {
         block
     }
 
+    /// A family of zeros.
+    pub fn family(&mut self, arena: &Arena) -> u32 {
+        self.words(arena, size_of::<Family>() / 4)
+    }
+
     /// A zeroed index table of `count` entries.
     pub fn table(&mut self, arena: &Arena, count: usize) -> u32 {
         self.large(arena, 8 * count, true)
@@ -464,6 +480,10 @@ impl Blocks {
 
     pub fn spent_words(&self, block: u32, count: usize) -> Spent {
         Self::spent(block, 4 * count)
+    }
+
+    pub fn spent_family(&self, block: u32) -> Spent {
+        Self::spent(block, size_of::<Family>())
     }
 
     pub fn spent_table(&self, block: u32) -> Spent {

@@ -2,12 +2,12 @@
 //!
 //! | children   | kept in                                                                  |
 //! |------------|--------------------------------------------------------------------------|
-//! | 0, 1       | the parent's header                                                      |
+//! | 0, 1       | the parent's family (see `header`)                                       |
 //! | to 1024    | one chunk of 4, 8, ... 1024 slots                                        |
 //! | more       | chunks of 1024, named by a directory of 4, 8, ... chunks                 |
 //!
 //! Adding the millionth child thus writes one word, or a chunk, or copies a directory of a thousand words. Removing moves the
-//! last child into the gap. The word in the header says which form and how large it is, so that a reader which catches the
+//! last child into the gap. The word in the family says which form and how large it is, so that a reader which catches the
 //! list in the middle of a change still stays inside the block it found.
 
 use std::sync::atomic::Ordering;
@@ -20,7 +20,7 @@ const CHUNK: usize = 1 << CHUNK_LOG2_MAX;
 /// The smallest chunk and directory: 16 bytes.
 const LOG2_MIN: u8 = 2;
 
-/// The word in the header: form in bits 40-41, capacity as power of two in bits 32-39, slot or block in the low half.
+/// The word in the family: form in bits 40-41, capacity as power of two in bits 32-39, slot or block in the low half.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum List {
     Empty,
@@ -68,9 +68,9 @@ pub(super) const CHUNK_SLOTS: usize = CHUNK;
 
 /// Appends a child and tells it its position.
 pub(super) fn push(store: &mut Store, parent: u32, child: u32) {
-    let header = store.header(parent);
-    let count = header.child_count.load(Ordering::Relaxed) as usize;
-    let list = List::decode(header.children());
+    let family = store.make_family(parent);
+    let count = family.child_count.load(Ordering::Relaxed) as usize;
+    let list = List::decode(family.children());
     let (list, changed) = match list {
         List::Empty => (List::One(child), true),
         List::One(first) => {
@@ -111,20 +111,22 @@ pub(super) fn push(store: &mut Store, parent: u32, child: u32) {
             (List::Directory { block, log2 }, grows)
         }
     };
-    let header = store.header(parent);
+    let family = store.make_family(parent);
     if changed {
-        header.set_children(list.encode());
+        family.set_children(list.encode());
     }
-    header.child_count.store(count as u32 + 1, Ordering::Relaxed);
+    family.child_count.store(count as u32 + 1, Ordering::Relaxed);
     store.header(child).position.store(count as u32, Ordering::Relaxed);
 }
 
 /// Takes out the child at `position`; the last child takes its place.
 pub(super) fn remove(store: &mut Store, parent: u32, position: usize) {
-    let header = store.header(parent);
-    let count = header.child_count.load(Ordering::Relaxed) as usize - 1;
+    let family = store.make_family(parent);
+    let count = (family.child_count.load(Ordering::Relaxed) as usize)
+        .checked_sub(1)
+        .expect("the parent of a node has children");
     assert!(position <= count, "child {position} of {} is removed", count + 1);
-    let list = List::decode(header.children());
+    let list = List::decode(family.children());
     let smaller = match list {
         List::Empty => unreachable!("a list of {} children is empty", count + 1),
         List::One(_) => List::Empty,
@@ -170,11 +172,11 @@ pub(super) fn remove(store: &mut Store, parent: u32, position: usize) {
             }
         }
     };
-    let header = store.header(parent);
+    let family = store.make_family(parent);
     if smaller != list {
-        header.set_children(smaller.encode());
+        family.set_children(smaller.encode());
     }
-    header.child_count.store(count as u32, Ordering::Relaxed);
+    family.child_count.store(count as u32, Ordering::Relaxed);
 }
 
 /// A place: block, its capacity in words, index in it.

@@ -2,7 +2,7 @@
 //!
 //! - The hash decides the home of an entry (`hash * capacity / 2^32`, so entries lie in the order of their hashes) and is all
 //!   that moving it needs: growing reads no znode, and walks both tables front to back.
-//! - A table grows by half, in steps: old and new live side by side, and each creation and each turn moves a few entries.
+//! - A table grows by a quarter when four fifths are taken, in steps: old and new live side by side, and each creation and each turn moves a few entries.
 //!   Entries of the old table stay where they are while it is copied, so a reader that looks in the new table and then in
 //!   the old misses nothing.
 //! - A hit is verified by the caller, names against path, up to the root.
@@ -15,9 +15,9 @@ use super::arena::NO_BLOCK;
 use super::store::Store;
 
 const CAPACITY_MIN: usize = 64;
-/// Entries of the old table looked at with each creation. A table with room for `n` more entries is a copy of `2.67 n`
-/// places at most, so that any number above 2 finishes in time.
-const STEP_OF_CREATE: usize = 16;
+/// Places of the old table copied with each creation. The new table has room for a fifth of the old one's places, so any number
+/// above five finishes in time; until it has, every lookup may need both.
+const STEP_OF_CREATE: usize = 32;
 
 /// A place whose entry was removed while its table was being copied: probing goes on here, but nothing is found.
 const REMOVED: u64 = 1 << 32;
@@ -69,7 +69,7 @@ fn insert(table: &[AtomicU64], entry: u64) {
         }
         place = following(place, table.len());
     }
-    unreachable!("the index keeps a quarter of its places empty");
+    unreachable!("the index keeps a fifth of its places empty");
 }
 
 fn place_of(table: &[AtomicU64], entry: u64) -> Option<usize> {
@@ -129,10 +129,10 @@ impl Index {
     pub fn insert(&mut self, store: &mut Store, hash: u32, slot: u32) {
         self.step(store, STEP_OF_CREATE);
         let capacity = store.view().table(self.newest()).len();
-        if capacity / 4 * 3 <= self.count {
+        if capacity / 5 * 4 <= self.count {
             // The bound on steps says the copy is long over; should it not be, it ends here.
             self.step(store, usize::MAX);
-            self.next = store.table(capacity / 2 * 3);
+            self.next = store.table(capacity + capacity / 4);
             self.copied = 0;
             store.publish_index(self.current, self.next);
         }

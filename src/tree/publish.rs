@@ -169,3 +169,159 @@ impl Pins {
         self.blocks.iter().any(|pinned| pinned.load(Ordering::Acquire) == block)
     }
 }
+
+/// Every interleaving of the two protocols, explored by loom: `RUSTFLAGS="--cfg loom" cargo test --release --lib loom_`.
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use loom::cell::UnsafeCell;
+    use loom::sync::Arc;
+    use loom::thread;
+
+    use super::*;
+
+    /// Two words that every transaction changes together.
+    struct Words {
+        publication: Publication,
+        words: [AtomicU64; 2],
+    }
+
+    #[test]
+    fn loom_a_read_that_holds_is_of_one_state() {
+        loom::model(|| {
+            let shared = Arc::new(Words {
+                publication: Publication::new(),
+                words: [AtomicU64::new(0), AtomicU64::new(0)],
+            });
+            let reader = {
+                let shared = Arc::clone(&shared);
+                thread::spawn(move || {
+                    let published = shared.publication.published();
+                    let first = shared.words[0].load(Ordering::Relaxed);
+                    let second = shared.words[1].load(Ordering::Relaxed);
+                    if shared.publication.holds(published) {
+                        let zxid = published.zxid.0 as u64;
+                        assert_eq!((first, second), (zxid, 10 * zxid));
+                    }
+                })
+            };
+            for zxid in 1..=2 {
+                shared.publication.begin();
+                shared.words[0].store(zxid, Ordering::Relaxed);
+                shared.words[1].store(10 * zxid, Ordering::Relaxed);
+                shared.publication.publish(Zxid(zxid as i64));
+            }
+            reader.join().unwrap();
+        });
+    }
+
+    /// A link to one of a few blocks, which are plain memory: loom fails if one is read while it is written.
+    struct Blocks {
+        quiescence: Quiescence,
+        link: AtomicU64,
+        blocks: [UnsafeCell<u64>; 3],
+    }
+
+    impl Blocks {
+        fn new() -> Arc<Blocks> {
+            let blocks = Blocks {
+                quiescence: Quiescence::new(1),
+                link: AtomicU64::new(0),
+                blocks: [UnsafeCell::new(7), UnsafeCell::new(0), UnsafeCell::new(0)],
+            };
+            Arc::new(blocks)
+        }
+
+        fn read(&self) {
+            let block = self.link.load(Ordering::Acquire) as usize;
+            // SAFETY: loom checks that nobody writes meanwhile.
+            self.blocks[block].with(|value| assert!(unsafe { *value } >= 7));
+        }
+
+        fn write(&self, block: usize, value: u64) {
+            // SAFETY: loom checks that nobody reads meanwhile.
+            self.blocks[block].with_mut(|place| unsafe { *place = value });
+        }
+
+        /// Links a new block, and makes nonsense of the old one once it may be used again.
+        fn replace(&self, old: usize, new: usize) {
+            self.write(new, 8);
+            self.link.store(new as u64, Ordering::Release);
+            let stamp = self.quiescence.epoch();
+            for _ in 0..2 {
+                if stamp < self.quiescence.advance() {
+                    self.write(old, 0);
+                    return;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn loom_a_block_is_reused_only_behind_a_quiet_reader() {
+        loom::model(|| {
+            let shared = Blocks::new();
+            let place = shared.quiescence.claim().unwrap();
+            let reader = {
+                let shared = Arc::clone(&shared);
+                thread::spawn(move || {
+                    shared.read();
+                    shared.quiescence.quiet(place);
+                    shared.read();
+                    shared.quiescence.vacate(place);
+                })
+            };
+            shared.replace(0, 1);
+            reader.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn loom_a_reader_that_wakes_meets_no_reused_block() {
+        loom::model(|| {
+            let shared = Blocks::new();
+            let place = shared.quiescence.claim().unwrap();
+            shared.quiescence.sleep(place);
+            let reader = {
+                let shared = Arc::clone(&shared);
+                thread::spawn(move || {
+                    shared.quiescence.wake(place);
+                    shared.read();
+                    shared.quiescence.sleep(place);
+                })
+            };
+            shared.replace(0, 1);
+            reader.join().unwrap();
+        });
+    }
+
+    /// A block pinned before the quiet point is seen to be pinned by whoever has seen the quiet point.
+    #[test]
+    fn loom_a_pinned_block_is_not_reused() {
+        loom::model(|| {
+            let shared = Blocks::new();
+            let pins = Arc::new(Pins { blocks: vec![AtomicU32::new(0)] });
+            let place = shared.quiescence.claim().unwrap();
+            let reader = {
+                let (shared, pins) = (Arc::clone(&shared), Arc::clone(&pins));
+                thread::spawn(move || {
+                    let block = shared.link.load(Ordering::Acquire) as usize;
+                    pins.blocks[0].store(block as u32 + 1, Ordering::Release);
+                    shared.quiescence.quiet(place);
+                    // SAFETY: loom checks that nobody writes meanwhile.
+                    shared.blocks[block].with(|value| assert!(unsafe { *value } >= 7));
+                    pins.unpin(0);
+                })
+            };
+            shared.write(1, 8);
+            shared.link.store(1, Ordering::Release);
+            let stamp = shared.quiescence.epoch();
+            for _ in 0..2 {
+                if stamp < shared.quiescence.advance() && !pins.is_pinned(1) {
+                    shared.write(0, 0);
+                    break;
+                }
+            }
+            reader.join().unwrap();
+        });
+    }
+}

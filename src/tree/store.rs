@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::arena::{Arena, Blocks, NO_BLOCK, Spent};
-use super::header::Header;
+use super::header::{Family, Header, needs_family};
 use super::publish::{Pins, Publication, Quiescence, READERS_MAX};
 use super::view::View;
+use crate::proto::StatPersisted;
 use crate::stdx::hash::KeyedHash;
 
 /// Things taken out of the limbo in one turn at least; a longer limbo is emptied by a sixteenth a turn.
@@ -78,6 +79,29 @@ impl Store {
         self.shared.arena.header(slot)
     }
 
+    pub fn family(&self, slot: u32) -> Option<&Family> {
+        self.view().family(self.header(slot))
+    }
+
+    /// The family of a node, which gets one if it has none.
+    pub fn make_family(&mut self, slot: u32) -> &Family {
+        if self.header(slot).family() == NO_BLOCK {
+            let stat = self.header(slot).stat(None);
+            let block = self.blocks.family(&self.shared.arena);
+            // First complete, then linked: a reader may be looking.
+            self.header(slot).set_stat(Some(self.view().family_at(block)), &stat);
+            self.header(slot).set_family(block);
+        }
+        self.family(slot).expect("it was just made sure")
+    }
+
+    pub fn set_stat(&mut self, slot: u32, stat: &StatPersisted) {
+        if needs_family(stat) {
+            self.make_family(slot);
+        }
+        self.header(slot).set_stat(self.family(slot), stat);
+    }
+
     pub fn mapped_bytes(&self) -> usize {
         self.blocks.mapped_bytes() + self.limbo.capacity() * size_of::<(u64, Freed)>()
     }
@@ -139,6 +163,10 @@ impl Store {
 
     pub fn retire_words(&mut self, block: u32, count: usize) {
         self.retire(Freed::Block(self.blocks.spent_words(block, count)));
+    }
+
+    pub fn retire_family(&mut self, block: u32) {
+        self.retire(Freed::Block(self.blocks.spent_family(block)));
     }
 
     pub fn retire_table(&mut self, block: u32) {

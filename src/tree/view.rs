@@ -17,7 +17,7 @@ use thiserror::Error;
 
 use super::arena::{self, NO_BLOCK, Payload};
 use super::children::{self, List};
-use super::header::Header;
+use super::header::{Family, Header};
 use super::publish::Published;
 use super::store::{Shared, Store};
 use super::{AclId, NodeId, index};
@@ -102,7 +102,12 @@ impl<'a> View<'a> {
         let mut rest = path.as_bytes();
         while slot != NodeId::ROOT.slot() {
             let header = self.shared.arena.header(slot);
-            let name = self.payload(header.payload()).name.as_bytes();
+            let payload = header.payload();
+            if rest.len() == path.len() {
+                // The data is likely wanted next; it can come while names are compared.
+                self.shared.arena.prefetch_block(payload, PREFETCH_LINES);
+            }
+            let name = self.payload(payload).name.as_bytes();
             let Some(before) = rest.strip_suffix(name) else { return false };
             let Some((b'/', before)) = before.split_last() else { return false };
             if name.is_empty() {
@@ -116,15 +121,18 @@ impl<'a> View<'a> {
 
     #[inline]
     pub fn stat(&self, n: NodeId) -> StatPersisted {
-        self.header(n).stat()
+        let header = self.header(n);
+        header.stat(self.family(header))
     }
 
     /// The stat as clients see it.
     #[inline]
     pub fn wire_stat(&self, n: NodeId) -> Stat {
         let header = self.header(n);
+        let family = self.family(header);
         let data_bytes = self.payload(header.payload()).data_bytes();
-        header.stat().to_wire(data_bytes, header.child_count.load(Ordering::Relaxed) as usize)
+        let child_count = family.map_or(0, |family| family.child_count.load(Ordering::Relaxed));
+        header.stat(family).to_wire(data_bytes, child_count as usize)
     }
 
     #[inline]
@@ -160,13 +168,14 @@ impl<'a> View<'a> {
 
     #[inline]
     pub fn child_count(&self, n: NodeId) -> usize {
-        self.header(n).child_count.load(Ordering::Relaxed) as usize
+        self.family(self.header(n)).map_or(0, |family| family.child_count.load(Ordering::Relaxed) as usize)
     }
 
     /// Nodes below, at any depth, without `n` itself.
     #[inline]
     pub fn descendant_count(&self, n: NodeId) -> usize {
-        self.header(n).descendant_count.load(Ordering::Relaxed) as usize
+        self.family(self.header(n))
+            .map_or(0, |family| family.descendant_count.load(Ordering::Relaxed) as usize)
     }
 
     pub fn content_crc(&self, n: NodeId) -> u32 {
@@ -194,9 +203,9 @@ impl<'a> View<'a> {
         count_max: usize,
         mut f: impl FnMut(NodeId),
     ) -> usize {
-        let header = self.header(n);
-        let list = List::decode(header.children());
-        let count = header.child_count.load(Ordering::Relaxed) as usize;
+        let Some(family) = self.family(self.header(n)) else { return 0 };
+        let list = List::decode(family.children());
+        let count = family.child_count.load(Ordering::Relaxed) as usize;
         let end = from_index.saturating_add(count_max).min(count);
         let mut visited = 0;
         let mut visit = |words: &[AtomicU32]| {
@@ -316,7 +325,7 @@ impl<'a> View<'a> {
 
     /// A child by its position.
     pub(super) fn child_at(&self, n: NodeId, position: usize) -> Option<NodeId> {
-        let slot = match List::decode(self.header(n).children()) {
+        let slot = match List::decode(self.family(self.header(n))?.children()) {
             List::Empty => None,
             List::One(slot) => (position == 0).then_some(slot),
             List::Chunk { block, log2 } => {
@@ -336,6 +345,18 @@ impl<'a> View<'a> {
     #[inline]
     pub(super) fn header(&self, n: NodeId) -> &'a Header {
         self.shared.arena.header(n.slot())
+    }
+
+    #[inline]
+    pub(super) fn family(&self, header: &Header) -> Option<&'a Family> {
+        let block = header.family();
+        (block != NO_BLOCK).then(|| self.family_at(block))
+    }
+
+    #[inline]
+    pub(super) fn family_at(&self, block: u32) -> &'a Family {
+        // SAFETY: block numbers of families come from `Blocks::family`; no block is reused while a view lives.
+        unsafe { self.shared.arena.family(block) }
     }
 
     #[inline]
