@@ -11,12 +11,14 @@ mod acl;
 mod scheme;
 
 pub use acl::{check_acl, fix_up_acl, redact_for};
-pub use scheme::DigestAlgorithm;
+pub use scheme::digest_id;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use scheme::Scheme;
+
+use crate::config::{Auth, AuthProvider, DigestAlgorithm, Secret};
 
 /// Identities one connection may have. ZooKeeper has no limit; every access check walks them all.
 pub const IDENTITIES_MAX: usize = 256;
@@ -33,7 +35,7 @@ pub struct AuthOptions {
     /// `DigestAuthenticationProvider.digestAlg`.
     pub digest_algorithm: DigestAlgorithm,
     /// `DigestAuthenticationProvider.superDigest`, as `super:<base64>`.
-    pub super_digest: Option<String>,
+    pub super_digest: Option<Secret>,
     /// A SASL provider is configured.
     pub sasl_enabled: bool,
     /// `superUser` and `superUser.*`: authorization ids that are super.
@@ -65,6 +67,31 @@ impl Default for AuthOptions {
             x509_super_user: None,
             ensemble_names: None,
             enforce_schemes: Vec::new(),
+        }
+    }
+}
+
+impl AuthOptions {
+    /// Those of a configuration; `skip_acl` is its `skipACL`.
+    pub fn of_config(auth: &Auth, skip_acl: bool) -> AuthOptions {
+        let has = |provider| auth.providers.contains(&provider);
+        let enforce_schemes = if auth.session_require_client_sasl_auth {
+            vec!["sasl".to_owned()]
+        } else {
+            auth.enforced_schemes.clone().unwrap_or_default()
+        };
+        AuthOptions {
+            skip_acl,
+            digest_enabled: auth.digest_enabled || has(AuthProvider::Digest),
+            digest_algorithm: auth.digest_algorithm,
+            super_digest: auth.super_digest.clone(),
+            sasl_enabled: has(AuthProvider::Sasl),
+            sasl_super_users: auth.super_users.clone(),
+            sasl_any_user: auth.let_any_sasl_user_do_x.clone(),
+            x509_enabled: has(AuthProvider::X509),
+            x509_super_user: auth.x509_super_user.clone(),
+            ensemble_names: auth.ensemble_names.clone(),
+            enforce_schemes,
         }
     }
 }
@@ -181,8 +208,8 @@ pub fn authenticate(
         Some(Scheme::Digest) => {
             let Some(data) = data else { return AuthOutcome::Failed };
             let text = String::from_utf8_lossy(data);
-            let id = options.digest_algorithm.id_of(&text);
-            let is_super = options.super_digest.as_deref() == Some(&*id);
+            let id = digest_id(options.digest_algorithm, &text);
+            let is_super = options.super_digest.as_ref().is_some_and(|secret| secret.0 == id);
             (!is_super || identities.add("super", "")) && identities.add("digest", &id)
         }
         Some(Scheme::Ensemble) => {

@@ -5,9 +5,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sha1::Sha1;
-use sha2::{Digest, Sha224, Sha256, Sha384, Sha512, Sha512_224, Sha512_256};
+use sha2::{Digest, Sha224, Sha256, Sha384, Sha512};
 
 use super::AuthOptions;
+use crate::config::DigestAlgorithm;
 
 /// A scheme with rules of its own. `world`, `auth` and `super` have none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -77,50 +78,20 @@ impl Scheme {
     }
 }
 
-/// What hashes the passwords of the digest scheme.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
-pub enum DigestAlgorithm {
-    Sha1,
-    Sha224,
-    Sha256,
-    Sha384,
-    Sha512,
-    Sha512To224,
-    Sha512To256,
-}
-
-impl DigestAlgorithm {
-    /// The algorithm Java knows by that name, in any case. `None` if there is no such here.
-    pub fn of(name: &str) -> Option<DigestAlgorithm> {
-        Some(match name.to_ascii_uppercase().as_str() {
-            "SHA" | "SHA1" | "SHA-1" => DigestAlgorithm::Sha1,
-            "SHA-224" | "SHA224" => DigestAlgorithm::Sha224,
-            "SHA-256" | "SHA256" => DigestAlgorithm::Sha256,
-            "SHA-384" | "SHA384" => DigestAlgorithm::Sha384,
-            "SHA-512" | "SHA512" => DigestAlgorithm::Sha512,
-            "SHA-512/224" | "SHA512/224" => DigestAlgorithm::Sha512To224,
-            "SHA-512/256" | "SHA512/256" => DigestAlgorithm::Sha512To256,
-            _ => return None,
-        })
-    }
-
-    /// The identity of `user:password`: the user, a colon, and the hash of the whole text in padded base64.
-    ///
-    /// Source: ZooKeeper `DigestAuthenticationProvider#generateDigest`.
-    pub fn id_of(self, user_and_password: &str) -> String {
-        let text = user_and_password.as_bytes();
-        let hash = match self {
-            DigestAlgorithm::Sha1 => STANDARD.encode(Sha1::digest(text)),
-            DigestAlgorithm::Sha224 => STANDARD.encode(Sha224::digest(text)),
-            DigestAlgorithm::Sha256 => STANDARD.encode(Sha256::digest(text)),
-            DigestAlgorithm::Sha384 => STANDARD.encode(Sha384::digest(text)),
-            DigestAlgorithm::Sha512 => STANDARD.encode(Sha512::digest(text)),
-            DigestAlgorithm::Sha512To224 => STANDARD.encode(Sha512_224::digest(text)),
-            DigestAlgorithm::Sha512To256 => STANDARD.encode(Sha512_256::digest(text)),
-        };
-        let user = user_and_password.split_once(':').map_or(user_and_password, |(user, _)| user);
-        format!("{user}:{hash}")
-    }
+/// The identity of `user:password`: the user, a colon, and the hash of the whole text in padded base64.
+///
+/// Source: ZooKeeper `DigestAuthenticationProvider#generateDigest`.
+pub fn digest_id(algorithm: DigestAlgorithm, user_and_password: &str) -> String {
+    let text = user_and_password.as_bytes();
+    let hash = match algorithm {
+        DigestAlgorithm::Sha1 => STANDARD.encode(Sha1::digest(text)),
+        DigestAlgorithm::Sha224 => STANDARD.encode(Sha224::digest(text)),
+        DigestAlgorithm::Sha256 => STANDARD.encode(Sha256::digest(text)),
+        DigestAlgorithm::Sha384 => STANDARD.encode(Sha384::digest(text)),
+        DigestAlgorithm::Sha512 => STANDARD.encode(Sha512::digest(text)),
+    };
+    let user = user_and_password.split_once(':').map_or(user_and_password, |(user, _)| user);
+    format!("{user}:{hash}")
 }
 
 /// An id of the ip scheme: an address and how many of its leading bits count.
@@ -414,25 +385,23 @@ mod tests {
         ] {
             assert_eq!(Scheme::Digest.accepts(id), valid, "{id}");
         }
-        assert_eq!(DigestAlgorithm::Sha1.id_of("super:test"), "super:D/InIHSb7yEEbrWz8b9l71RjZJU=");
+        let sha1 = |text| digest_id(DigestAlgorithm::Sha1, text);
+        assert_eq!(sha1("super:test"), "super:D/InIHSb7yEEbrWz8b9l71RjZJU=");
         // Only the text up to the first colon is the user, the whole of it is hashed.
-        assert_eq!(DigestAlgorithm::Sha1.id_of("abc"), "abc:qZk+NkcGgWq6PiVxeFDCbJzQ2J0=");
-        assert!(DigestAlgorithm::Sha1.id_of("a:b:c").starts_with("a:"));
-        assert!(DigestAlgorithm::Sha1.id_of(":b").starts_with(':'));
-        for (name, bytes) in [
-            ("SHA1", 20),
-            ("sha-224", 28),
-            ("SHA-256", 32),
-            ("SHA-384", 48),
-            ("SHA-512", 64),
-            ("SHA-512/224", 28),
-            ("SHA-512/256", 32),
+        assert_eq!(sha1("abc"), "abc:qZk+NkcGgWq6PiVxeFDCbJzQ2J0=");
+        assert!(sha1("a:b:c").starts_with("a:") && sha1(":b").starts_with(':'));
+        for (algorithm, bytes) in [
+            (DigestAlgorithm::Sha1, 20),
+            (DigestAlgorithm::Sha224, 28),
+            (DigestAlgorithm::Sha256, 32),
+            (DigestAlgorithm::Sha384, 48),
+            (DigestAlgorithm::Sha512, 64),
         ] {
-            let id = DigestAlgorithm::of(name).expect("known").id_of("u:p");
+            let id = digest_id(algorithm, "u:p");
             assert_eq!(STANDARD.decode(id.strip_prefix("u:").unwrap()).unwrap().len(), bytes);
         }
-        assert_eq!(DigestAlgorithm::of("MD5"), None);
-        assert_eq!(DigestAlgorithm::Sha256.id_of("abc"), "abc:ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=");
+        let abc = digest_id(DigestAlgorithm::Sha256, "abc");
+        assert_eq!(abc, "abc:ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=");
     }
 
     #[test]

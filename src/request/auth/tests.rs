@@ -21,7 +21,7 @@ fn users(names: &[&str]) -> Identities {
 }
 
 fn digest(text: &str) -> String {
-    DigestAlgorithm::Sha1.id_of(text)
+    digest_id(DigestAlgorithm::Sha1, text)
 }
 
 type Text<'a> = Option<&'a str>;
@@ -81,7 +81,7 @@ fn an_empty_list_super_and_skip_acl_pass() {
     assert!(allowed(&minus_five, Perms::READ, &users(&[])));
     let options = AuthOptions { skip_acl: true, ..AuthOptions::default() };
     assert!(check_acl(decoded(&closed), Perms::ADMIN, &users(&[]), &options));
-    let options = AuthOptions { super_digest: Some(digest("super:test")), ..AuthOptions::default() };
+    let options = AuthOptions { super_digest: Some(Secret(digest("super:test"))), ..AuthOptions::default() };
     let mut root = users(&[]);
     assert_eq!(authenticate(Some("digest"), Some(b"super:test"), &mut root, &options), AuthOutcome::Ok);
     assert!(check_acl(decoded(&closed), Perms::ADMIN, &root, &options));
@@ -335,7 +335,7 @@ fn auth_packets_end_as_documented() {
 
 #[test]
 fn the_super_digest_adds_both_identities_and_auth_means_the_digest() {
-    let options = AuthOptions { super_digest: Some(digest("super:test")), ..AuthOptions::default() };
+    let options = AuthOptions { super_digest: Some(Secret(digest("super:test"))), ..AuthOptions::default() };
     let mut identities = users(&[]);
     assert!(!identities.is_super());
     authenticate(Some("digest"), Some(b"super:test"), &mut identities, &options);
