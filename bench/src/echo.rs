@@ -26,25 +26,35 @@ const READ_BYTES: usize = 64 * 1024;
 const REQUEST_BYTES_MAX: usize = 2 << 20;
 const RING_ENTRIES: u32 = 1024;
 
-/// Serves until killed.
+/// Serves until killed: on a ring, or on epoll where rings are refused.
 pub fn serve(port: u16, value_bytes: usize) -> Result<()> {
     let mut ring = uring06::IoUring::builder();
     ring.setup_single_issuer().setup_coop_taskrun();
-    let mut runtime = monoio::RuntimeBuilder::<monoio::IoUringDriver>::new()
+    let flagged = monoio::RuntimeBuilder::<monoio::IoUringDriver>::new()
         .with_entries(RING_ENTRIES)
         .uring_builder(ring)
-        .build()
-        .context("cannot make a ring")?;
-    runtime.block_on(async move {
-        let addr = SocketAddr::from(([127, 0, 0, 1], port));
-        let listener = TcpListener::bind(addr).context(format_args!("cannot listen on {addr}"))?;
-        let watchers = Rc::new(RefCell::new(Vec::new()));
-        loop {
-            let (stream, _) = listener.accept().await.context("cannot accept")?;
-            stream.set_nodelay(true)?;
-            monoio::spawn(connection(stream, vec![b'e'; value_bytes], watchers.clone()));
+        .build();
+    match flagged {
+        Ok(mut runtime) => runtime.block_on(accept(port, value_bytes)),
+        Err(error) => {
+            eprintln!("the echo server runs on epoll: a ring is refused: {error}");
+            monoio::RuntimeBuilder::<monoio::LegacyDriver>::new()
+                .build()
+                .context("cannot make an epoll runtime")?
+                .block_on(accept(port, value_bytes))
         }
-    })
+    }
+}
+
+async fn accept(port: u16, value_bytes: usize) -> Result<()> {
+    let addr = SocketAddr::from(([127, 0, 0, 1], port));
+    let listener = TcpListener::bind(addr).context(format_args!("cannot listen on {addr}"))?;
+    let watchers = Rc::new(RefCell::new(Vec::new()));
+    loop {
+        let (stream, _) = listener.accept().await.context("cannot accept")?;
+        stream.set_nodelay(true)?;
+        monoio::spawn(connection(stream, vec![b'e'; value_bytes], watchers.clone()));
+    }
 }
 
 /// Connections that are owed an event.
