@@ -6,7 +6,7 @@ use std::io;
 use std::time::Instant;
 
 /// Ticks of `/proc/<pid>/stat` per second. Linux shows user space 100 whatever the kernel's own rate is.
-const TICKS_PER_SECOND: u64 = 100;
+pub const TICKS_PER_SECOND: u64 = 100;
 
 /// One look at a process.
 #[derive(Clone, Debug)]

@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::fail;
 use crate::failure::Result;
 use crate::net::{Driver, Net};
-use crate::process::{CoreTime, Sample, Usage};
+use crate::process::{CoreTime, Sample, TICKS_PER_SECOND, Usage};
 use crate::report::Outcome;
 use crate::server::Server;
 use crate::sys;
@@ -88,7 +88,9 @@ impl Meter {
         };
         let (busy, stolen) = CoreTime::of(&self.cores)?.since(&self.core_time);
         let seconds = generator.elapsed_seconds.max(1e-9);
-        let others = usage.map(|server| (busy / seconds - generator.busy() - server.busy()).max(0.0));
+        // The kernel tells a core's time in ticks, which at both ends may belong to either side.
+        let doubt = self.cores.len() as f64 * 2.0 / TICKS_PER_SECOND as f64 / seconds;
+        let others = usage.map(|server| (busy / seconds - generator.busy() - server.busy() - doubt).max(0.0));
         Ok(Metered { server: usage, generator, others, stolen: stolen / seconds })
     }
 }
