@@ -158,7 +158,7 @@ pub struct Shell {
     log_mode: WriteMode,
     shared: Arc<Shared>,
     signals: Option<StopSignals>,
-    on_serving: Option<Box<dyn FnOnce(Serving)>>,
+    on_serving: Option<Box<dyn FnOnce(Serving) + Send>>,
 }
 
 impl Shell {
@@ -200,7 +200,7 @@ impl Shell {
     }
 
     /// Has `call` called by [`Shell::run`] when clients can connect.
-    pub fn on_serving(&mut self, call: impl FnOnce(Serving) + 'static) {
+    pub fn on_serving(&mut self, call: impl FnOnce(Serving) + Send + 'static) {
         self.on_serving = Some(Box::new(call));
     }
 
@@ -229,7 +229,7 @@ impl Shell {
         let addresses: Vec<SocketAddr> =
             listeners.first().into_iter().flatten().filter_map(|l| l.local_addr().ok()).collect();
         let (ready_tx, ready_rx) = mpsc::channel();
-        let threads = self.start_cores(node, listeners, &ready_tx)?;
+        let threads = self.start_cores(node, listeners, &ready_tx).inspect_err(|_| self.shared.order(Command::Abort))?;
         drop(ready_tx);
         let mut driver = Driver::Uring;
         for _ in 0..threads.len() {
@@ -311,7 +311,8 @@ impl Shell {
     }
 
     fn spin_window(&self) -> Duration {
-        let default = if self.options.cores == CoresChoice::Auto { Duration::ZERO } else { SPIN_DEFAULT };
+        let ours = matches!(self.options.cores, CoresChoice::Count(_) | CoresChoice::List(_));
+        let default = if ours { SPIN_DEFAULT } else { Duration::ZERO };
         self.options.spin.unwrap_or(default).min(SPIN_MAX)
     }
 
