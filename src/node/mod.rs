@@ -3,5 +3,5 @@
 #[path = "../server/echo.rs"]
 mod echo;
 
-pub use echo::{Front, Pipeline, link, pipeline};
 pub use echo::ConnId;
+pub use echo::{Front, Pipeline, link, pipeline};

@@ -260,7 +260,9 @@ impl Core {
 
     /// Lets front and pipeline of this thread finish what they started, within bounds.
     fn exchange_locally(&self, now: Now) {
-        let (Some(local), Some(half), Some(front)) = (&self.local, &self.pipeline, &self.front) else { return };
+        let (Some(local), Some(half), Some(front)) = (&self.local, &self.pipeline, &self.front) else {
+            return;
+        };
         for _ in 0..LOCAL_ROUNDS_MAX {
             if local.has_for_pipeline() {
                 half.borrow_mut().pipeline.turn(now);

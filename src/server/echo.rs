@@ -151,7 +151,12 @@ impl<L: FrontLink> Front<L> {
                 }
                 Kind::HOP | Kind::WRITE if self.link.room() > 0 => {
                     let durable = head[8] == Kind::WRITE;
-                    self.link.push(ToPipeline { conn: id, generation: conn.generation, reply_bytes, durable });
+                    self.link.push(ToPipeline {
+                        conn: id,
+                        generation: conn.generation,
+                        reply_bytes,
+                        durable,
+                    });
                     conn.away += 1;
                 }
                 kind => {

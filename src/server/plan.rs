@@ -128,7 +128,10 @@ mod tests {
         assert_eq!(plan(CoresChoice::Auto, &[0, 1]), "pipeline+front, front");
         assert_eq!(plan(CoresChoice::Unpinned(4), &[0]), "pipeline, front, front, front");
         assert_eq!(plan(CoresChoice::Count(3), &[2, 3, 4, 5]), "pipeline+front@2, front@3, front@4");
-        assert_eq!(plan(CoresChoice::List(vec![5, 2, 3, 4]), &[2, 3, 4, 5]), "pipeline@5, front@2, front@3, front@4");
+        assert_eq!(
+            plan(CoresChoice::List(vec![5, 2, 3, 4]), &[2, 3, 4, 5]),
+            "pipeline@5, front@2, front@3, front@4"
+        );
         let all: Vec<usize> = (0..64).collect();
         assert_eq!(Plan::among(&CoresChoice::Auto, &all).expect("a plan").cores.len(), AUTO_CORES_MAX);
     }
@@ -137,7 +140,10 @@ mod tests {
     fn what_cannot_be_had_is_said() {
         assert!(plan(CoresChoice::Count(3), &[0, 1]).contains("3 cores asked for, 1 to 2 can be had"));
         assert!(plan(CoresChoice::Count(0), &[0, 1]).contains("0 cores asked for"));
-        assert!(plan(CoresChoice::List(vec![7]), &[0, 1]).contains("core 7 cannot be used by this process, only [0, 1]"));
+        assert!(
+            plan(CoresChoice::List(vec![7]), &[0, 1])
+                .contains("core 7 cannot be used by this process, only [0, 1]")
+        );
         assert!(plan(CoresChoice::List(vec![1, 1]), &[0, 1]).contains("core 1 is listed twice"));
         assert!(plan(CoresChoice::List(vec![]), &[0, 1]).contains("empty"));
     }

@@ -349,7 +349,8 @@ fn beyond_the_fronts_limit_a_connection_is_closed_at_once() {
 #[test]
 fn a_failed_log_write_is_fatal() {
     for cores in [1, 2] {
-        let setup = Setup { cores, io: IoChoice::Epoll, segment: Some("/dev/full".into()), ..Setup::default() };
+        let setup =
+            Setup { cores, io: IoChoice::Epoll, segment: Some("/dev/full".into()), ..Setup::default() };
         let server = Server::start(&setup);
         let mut client = server.connect();
         client.ask(Kind::LOCAL, 1);
@@ -395,7 +396,10 @@ fn stopping_finishes_what_was_begun() {
 fn a_taken_port_is_a_clear_error() {
     let server = Server::start(&Setup::default());
     let error = listen::listeners(&[server.address], 1, 10, Duration::ZERO).expect_err("taken");
-    assert_eq!(error.to_string(), format!("cannot listen on {}: Address already in use (os error 98)", server.address));
+    assert_eq!(
+        error.to_string(),
+        format!("cannot listen on {}: Address already in use (os error 98)", server.address)
+    );
     server.stop();
 }
 
