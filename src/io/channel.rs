@@ -19,7 +19,10 @@ pub const CAPACITY_MAX: usize = 1 << 16;
 /// # Panics
 /// If `capacity` is not a power of two between 2 and [`CAPACITY_MAX`].
 pub fn channel<T: Send>(capacity: usize) -> (Sender<T>, Receiver<T>) {
-    assert!(capacity.is_power_of_two() && capacity >= 2, "a capacity of {capacity} is not a power of two of at least 2");
+    assert!(
+        capacity.is_power_of_two() && capacity >= 2,
+        "a capacity of {capacity} is not a power of two of at least 2"
+    );
     assert!(capacity <= CAPACITY_MAX, "a capacity of {capacity} is above {CAPACITY_MAX}");
     let shared = Arc::new(Shared {
         slots: (0..capacity).map(|_| Slot(UnsafeCell::new(MaybeUninit::uninit()))).collect(),

@@ -74,7 +74,10 @@ pub fn probe(directory: &Path, ring_allowed: bool, timed: bool) -> io::Result<Re
     } else if let Err(error) = ring::available() {
         Some(format!("io_uring cannot be used: {error}"))
     } else {
-        direct.as_ref().err().map(|error| format!("O_DIRECT cannot be used in {}: {error}", directory.display()))
+        direct
+            .as_ref()
+            .err()
+            .map(|error| format!("O_DIRECT cannot be used in {}: {error}", directory.display()))
     };
     let mut report = Report {
         mode: if fallback_reason.is_none() { WriteMode::RingDirect } else { WriteMode::ThreadBuffered },

@@ -74,7 +74,8 @@ impl LogRing {
         let ring = build(ENTRIES)?;
         let event = EventFd::new()?;
         ring.submitter().register_eventfd(event.as_raw_fd())?;
-        let mut buffers: Vec<AlignedBuf> = (0..BUFFER_COUNT).map(|_| AlignedBuf::zeroed(BUFFER_BYTES)).collect();
+        let mut buffers: Vec<AlignedBuf> =
+            (0..BUFFER_COUNT).map(|_| AlignedBuf::zeroed(BUFFER_BYTES)).collect();
         let vectors: Vec<libc::iovec> = buffers
             .iter_mut()
             .map(|b| libc::iovec { iov_base: b.as_mut_ptr().cast(), iov_len: b.len() })
@@ -129,7 +130,8 @@ impl LogRing {
     }
 
     pub(super) fn submit(&mut self, write: Write) {
-        let file_index = self.files.index(write.file).unwrap_or_else(|| panic!("{:?} is not open", write.file));
+        let file_index =
+            self.files.index(write.file).unwrap_or_else(|| panic!("{:?} is not open", write.file));
         self.files.get(file_index).writes += 1;
         let small = write.bytes.len() <= BUFFER_BYTES;
         let memory = match self.buffers_free.pop_if(|_| small) {
@@ -161,17 +163,22 @@ impl LogRing {
         let offset = write.offset_bytes + start as u64;
         let flags = if self.sync { libc::RWF_DSYNC } else { 0 };
         let (bytes, buffer_index) = match &write.memory {
-            Memory::Shared(index) => {
-                (&self.buffers[usize::from(*index)][start..start + left_bytes], self.buffers_registered.then_some(*index))
-            }
+            Memory::Shared(index) => (
+                &self.buffers[usize::from(*index)][start..start + left_bytes],
+                self.buffers_registered.then_some(*index),
+            ),
             Memory::Own(own) => (&own[start..start + left_bytes], None),
         };
         let (pointer, len) = (bytes.as_ptr(), u32::try_from(left_bytes).expect("a log write is below 4 GiB"));
         let fixed = types::Fixed(write.file_index as u32);
         let plain = types::Fd(self.files.get(write.file_index).file.as_raw_fd());
         let entry = match (buffer_index, self.files_registered) {
-            (Some(b), true) => opcode::WriteFixed::new(fixed, pointer, len, b).offset(offset).rw_flags(flags).build(),
-            (Some(b), false) => opcode::WriteFixed::new(plain, pointer, len, b).offset(offset).rw_flags(flags).build(),
+            (Some(b), true) => {
+                opcode::WriteFixed::new(fixed, pointer, len, b).offset(offset).rw_flags(flags).build()
+            }
+            (Some(b), false) => {
+                opcode::WriteFixed::new(plain, pointer, len, b).offset(offset).rw_flags(flags).build()
+            }
             (None, true) => opcode::Write::new(fixed, pointer, len).offset(offset).rw_flags(flags).build(),
             (None, false) => opcode::Write::new(plain, pointer, len).offset(offset).rw_flags(flags).build(),
         };
@@ -300,7 +307,12 @@ mod tests {
         let Ok(mut ring) = LogRing::new(true) else { return };
         let file = File::options().write(true).open(&path).expect("opens");
         ring.add_file(FileKey(1), file, path.clone()).expect("added");
-        ring.submit(Write { token: 9, file: FileKey(1), offset_bytes: 4096, bytes: vec![3; 3 * BLOCK_BYTES] });
+        ring.submit(Write {
+            token: 9,
+            file: FileKey(1),
+            offset_bytes: 4096,
+            bytes: vec![3; 3 * BLOCK_BYTES],
+        });
         ring.flush().expect("handed over");
         ring.ring.submit_and_wait(1).expect("completes");
         let (key, result) = ring.next_completion().expect("a completion");

@@ -100,7 +100,11 @@ impl DurableWriter {
     /// # Panics
     /// If the file is unknown, the place is not aligned, or [`IN_FLIGHT_MAX`] writes are under way.
     pub fn submit(&mut self, write: Write) {
-        assert!(write.offset_bytes.is_multiple_of(BLOCK_BYTES as u64), "offset {} is not aligned", write.offset_bytes);
+        assert!(
+            write.offset_bytes.is_multiple_of(BLOCK_BYTES as u64),
+            "offset {} is not aligned",
+            write.offset_bytes
+        );
         assert!(write.bytes.len().is_multiple_of(BLOCK_BYTES), "length {} is not aligned", write.bytes.len());
         assert!(!write.bytes.is_empty(), "an empty write");
         assert!(self.in_flight() < IN_FLIGHT_MAX, "more than {IN_FLIGHT_MAX} writes under way");

@@ -309,3 +309,20 @@ impl Core {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 50,000 idle sessions are to cost little: what the shell keeps for one is this future, and a `Connection`.
+    #[test]
+    fn an_idle_connection_is_small() {
+        fn future_bytes<A, B, F: Future>(_: impl Fn(A, B) -> F) -> usize {
+            size_of::<F>()
+        }
+        let future = future_bytes(receive_loop);
+        let connection = size_of::<Connection>();
+        assert!(future <= 320, "the receiving task has {future} bytes");
+        assert!(connection <= 64, "a connection has {connection} bytes");
+    }
+}

@@ -250,16 +250,19 @@ impl Core {
         if let Some(half) = &self.pipeline {
             half.borrow_mut().pay()?;
         }
-        self.front_remote.iter().for_each(|r| r.settle());
-        self.pipeline_remotes.iter().for_each(|r| r.settle());
+        self.settle_links();
         self.flush_all(now);
+        // Sending made room in a connection, and the front may have gone on with its requests.
+        self.settle_links();
         self.end_turn(now);
         Ok(self.finished(drained))
     }
 
     /// Lets front and pipeline of this thread finish what they started, within bounds.
     fn exchange_locally(&self, now: Now) {
-        let (Some(local), Some(half), Some(front)) = (&self.local, &self.pipeline, &self.front) else { return };
+        let (Some(local), Some(half), Some(front)) = (&self.local, &self.pipeline, &self.front) else {
+            return;
+        };
         for _ in 0..LOCAL_ROUNDS_MAX {
             if local.has_for_pipeline() {
                 half.borrow_mut().pipeline.turn(now);
@@ -271,6 +274,11 @@ impl Core {
         }
     }
 
+    fn settle_links(&self) {
+        self.front_remote.iter().for_each(|r| r.settle());
+        self.pipeline_remotes.iter().for_each(|r| r.settle());
+    }
+
     fn flush_all(self: &Rc<Self>, now: Now) {
         let Some(front) = &self.front else { return };
         let mut front = front.borrow_mut();
@@ -280,6 +288,10 @@ impl Core {
         dirty.append(&mut self.revisits.borrow_mut());
         for id in dirty.drain(..) {
             self.flush(&mut front, now, id);
+        }
+        front.take_dirty(&mut dirty);
+        if !dirty.is_empty() {
+            self.again.raise();
         }
         self.cut_off_lingering(&mut front, now);
     }

@@ -64,6 +64,8 @@ pub mod link {
 
 /// Output a connection may pile up before its reading stops.
 const OUTPUT_BYTES_MAX: usize = 1 << 20;
+/// Requests that may be read ahead; above any single one of the tests.
+const INPUT_BYTES_MAX: usize = 8 << 20;
 const LATER_MS: u64 = 20;
 
 struct Conn {
@@ -149,7 +151,12 @@ impl<L: FrontLink> Front<L> {
                 }
                 Kind::HOP | Kind::WRITE if self.link.room() > 0 => {
                     let durable = head[8] == Kind::WRITE;
-                    self.link.push(ToPipeline { conn: id, generation: conn.generation, reply_bytes, durable });
+                    self.link.push(ToPipeline {
+                        conn: id,
+                        generation: conn.generation,
+                        reply_bytes,
+                        durable,
+                    });
                     conn.away += 1;
                 }
                 kind => {
@@ -227,7 +234,7 @@ impl<L: FrontLink> Front<L> {
 
     pub fn wants_read(&self, conn: ConnId) -> bool {
         let conn = &self.conns[conn.0 as usize];
-        !conn.closing && conn.output.len() < OUTPUT_BYTES_MAX && conn.input.len() < OUTPUT_BYTES_MAX
+        !conn.closing && conn.output.len() < OUTPUT_BYTES_MAX && conn.input.len() < INPUT_BYTES_MAX
     }
 
     pub fn wants_close(&self, conn: ConnId) -> bool {
@@ -323,7 +330,8 @@ impl<L: PipelineLink> Pipeline<L> {
         for (i, link) in self.links.iter_mut().enumerate() {
             while let Some(m) = link.pop() {
                 let answer = ToFront { conn: m.conn, generation: m.generation, reply_bytes: m.reply_bytes };
-                if m.durable {
+                // One front's answers keep their order: what comes behind a write waits for it.
+                if m.durable || !self.batch.is_empty() || self.under_way.is_some() {
                     self.batch.push((i, answer));
                 } else {
                     self.waiting[i].push_back(answer);

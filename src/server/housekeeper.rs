@@ -34,7 +34,11 @@ pub trait Housekeeping: Send {
 
 /// What comes back.
 pub(super) enum Report {
-    SegmentReady { segment: SegmentId, file: File, path: PathBuf },
+    SegmentReady {
+        segment: SegmentId,
+        file: File,
+        path: PathBuf,
+    },
     Snapshot(SnapshotEvent),
     /// Without a segment to write to there is no log.
     Fatal(String),
@@ -108,7 +112,9 @@ impl Housekeeper {
         match self.reports.try_recv() {
             Ok(report) => Some(report),
             Err(TryRecvError::Empty) => None,
-            Err(TryRecvError::Disconnected) => Some(Report::Fatal("the housekeeper thread is gone".to_owned())),
+            Err(TryRecvError::Disconnected) => {
+                Some(Report::Fatal("the housekeeper thread is gone".to_owned()))
+            }
         }
     }
 }

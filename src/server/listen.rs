@@ -45,7 +45,9 @@ fn listen_all(
     }
     let address = first.local_addr()?.as_socket().unwrap_or(address);
     drop(first);
-    (0..fronts).map(|_| with_retry(retry_max, || bind(address, true)).and_then(|s| listen(s, backlog))).collect()
+    (0..fronts)
+        .map(|_| with_retry(retry_max, || bind(address, true)).and_then(|s| listen(s, backlog)))
+        .collect()
 }
 
 fn bind(address: SocketAddr, shared: bool) -> io::Result<Socket> {
@@ -94,7 +96,8 @@ mod tests {
         let ours = listeners(&[any], 3, 128, BIND_RETRY_MAX).expect("a free port");
         let ports: Vec<u16> = ours.iter().map(|l| l[0].local_addr().expect("bound").port()).collect();
         assert!(ports.iter().all(|&p| p == ports[0] && p != 0));
-        let error = listeners(&[ours[0][0].local_addr().expect("bound")], 2, 128, Duration::ZERO).expect_err("taken");
+        let error =
+            listeners(&[ours[0][0].local_addr().expect("bound")], 2, 128, Duration::ZERO).expect_err("taken");
         let text = error.to_string();
         assert!(text.contains(&format!("127.0.0.1:{}", ports[0])), "{text}");
         assert_eq!(error.exit_code(), 2);

@@ -165,7 +165,7 @@ pub struct Shell {
     log_mode: WriteMode,
     shared: Arc<Shared>,
     signals: Option<StopSignals>,
-    on_serving: Option<Box<dyn FnOnce(Serving)>>,
+    on_serving: Option<Box<dyn FnOnce(Serving) + Send>>,
 }
 
 impl Shell {
@@ -207,7 +207,7 @@ impl Shell {
     }
 
     /// Has `call` called by [`Shell::run`] when clients can connect.
-    pub fn on_serving(&mut self, call: impl FnOnce(Serving) + 'static) {
+    pub fn on_serving(&mut self, call: impl FnOnce(Serving) + Send + 'static) {
         self.on_serving = Some(Box::new(call));
     }
 
@@ -236,7 +236,9 @@ impl Shell {
         let addresses: Vec<SocketAddr> =
             listeners.first().into_iter().flatten().filter_map(|l| l.local_addr().ok()).collect();
         let (ready_tx, ready_rx) = mpsc::channel();
-        let threads = self.start_cores(node, listeners, &ready_tx)?;
+        let threads = self
+            .start_cores(node, listeners, &ready_tx)
+            .inspect_err(|_| self.shared.order(Command::Abort))?;
         drop(ready_tx);
         let mut driver = Driver::Uring;
         for _ in 0..threads.len() {
@@ -307,7 +309,8 @@ impl Shell {
         });
         let start = |seed: CoreSeed| {
             let ready = ready.clone();
-            let name = if seed.pipeline.is_some() { "pipeline".to_owned() } else { format!("front-{}", seed.index) };
+            let name =
+                if seed.pipeline.is_some() { "pipeline".to_owned() } else { format!("front-{}", seed.index) };
             let farewell = Farewell::new(seed.shared.clone());
             std::thread::Builder::new()
                 .name(name)
@@ -318,7 +321,8 @@ impl Shell {
     }
 
     fn spin_window(&self) -> Duration {
-        let default = if self.options.cores == CoresChoice::Auto { Duration::ZERO } else { SPIN_DEFAULT };
+        let ours = matches!(self.options.cores, CoresChoice::Count(_) | CoresChoice::List(_));
+        let default = if ours { SPIN_DEFAULT } else { Duration::ZERO };
         self.options.spin.unwrap_or(default).min(SPIN_MAX)
     }
 
@@ -393,9 +397,8 @@ pub fn log_panics() {
 
 fn probe_log(options: &ServerOptions) -> Result<WriteMode, StartError> {
     let ring_allowed = options.io != IoChoice::Epoll;
-    let report = disk::probe(&options.log_directory, ring_allowed, options.force_sync).map_err(|source| {
-        StartError::LogDirectory { directory: options.log_directory.clone(), source }
-    })?;
+    let report = disk::probe(&options.log_directory, ring_allowed, options.force_sync)
+        .map_err(|source| StartError::LogDirectory { directory: options.log_directory.clone(), source })?;
     if let Some(reason) = &report.fallback_reason {
         tracing::warn!("{reason}: the log is written {}, slower and as safe", report.mode);
     }
@@ -403,10 +406,15 @@ fn probe_log(options: &ServerOptions) -> Result<WriteMode, StartError> {
         tracing::warn!("forceSync=no: acknowledged writes are LOST when the machine or its power fails");
     }
     if let (Some(dsync), Some(fdatasync)) = (report.write_dsync, report.write_fdatasync) {
-        tracing::info!("log device: a durable 4 KiB write takes {dsync:?} (O_DSYNC), {fdatasync:?} (write, fdatasync)");
+        tracing::info!(
+            "log device: a durable 4 KiB write takes {dsync:?} (O_DSYNC), {fdatasync:?} (write, fdatasync)"
+        );
         let best = dsync.min(fdatasync);
         if best < disk::SUSPICIOUSLY_FAST {
-            tracing::warn!("a durable write in {best:?}: does {} keep anything?", options.log_directory.display());
+            tracing::warn!(
+                "a durable write in {best:?}: does {} keep anything?",
+                options.log_directory.display()
+            );
         } else if best > disk::SUSPICIOUSLY_SLOW {
             tracing::warn!("a durable write takes {best:?}: every write request will wait that long");
         }
@@ -456,8 +464,8 @@ impl CoreSeed {
         {
             tracing::warn!(cpu, "a core could not be pinned");
         }
-        let (mut runtime, driver, refused) =
-            CoreRuntime::build(self.io).map_err(|e| Fatal(format!("no runtime for core {}: {e}", self.index)))?;
+        let (mut runtime, driver, refused) = CoreRuntime::build(self.io)
+            .map_err(|e| Fatal(format!("no runtime for core {}: {e}", self.index)))?;
         if self.index == 0
             && let Some(error) = refused
         {

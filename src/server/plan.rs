@@ -17,6 +17,8 @@ pub enum CoresChoice {
     /// As many as the process may use, up to 16, left to the scheduler: they are not ours alone.
     #[default]
     Auto,
+    /// So many threads, left to the scheduler.
+    Unpinned(usize),
     /// The first so many of those the process may use, pinned.
     Count(usize),
     /// These, pinned.
@@ -49,6 +51,7 @@ impl Plan {
     fn among(choice: &CoresChoice, allowed: &[usize]) -> Result<Plan, StartError> {
         let cpus: Vec<Option<usize>> = match choice {
             CoresChoice::Auto => vec![None; allowed.len().clamp(1, AUTO_CORES_MAX)],
+            CoresChoice::Unpinned(count) => vec![None; (*count).max(1)],
             CoresChoice::Count(count) => {
                 if *count == 0 || *count > allowed.len() {
                     let max = allowed.len();
@@ -123,8 +126,12 @@ mod tests {
     fn the_pipeline_is_first_and_alone_from_four_on() {
         assert_eq!(plan(CoresChoice::Auto, &[]), "pipeline+front");
         assert_eq!(plan(CoresChoice::Auto, &[0, 1]), "pipeline+front, front");
+        assert_eq!(plan(CoresChoice::Unpinned(4), &[0]), "pipeline, front, front, front");
         assert_eq!(plan(CoresChoice::Count(3), &[2, 3, 4, 5]), "pipeline+front@2, front@3, front@4");
-        assert_eq!(plan(CoresChoice::List(vec![5, 2, 3, 4]), &[2, 3, 4, 5]), "pipeline@5, front@2, front@3, front@4");
+        assert_eq!(
+            plan(CoresChoice::List(vec![5, 2, 3, 4]), &[2, 3, 4, 5]),
+            "pipeline@5, front@2, front@3, front@4"
+        );
         let all: Vec<usize> = (0..64).collect();
         assert_eq!(Plan::among(&CoresChoice::Auto, &all).expect("a plan").cores.len(), AUTO_CORES_MAX);
     }
@@ -133,7 +140,10 @@ mod tests {
     fn what_cannot_be_had_is_said() {
         assert!(plan(CoresChoice::Count(3), &[0, 1]).contains("3 cores asked for, 1 to 2 can be had"));
         assert!(plan(CoresChoice::Count(0), &[0, 1]).contains("0 cores asked for"));
-        assert!(plan(CoresChoice::List(vec![7]), &[0, 1]).contains("core 7 cannot be used by this process, only [0, 1]"));
+        assert!(
+            plan(CoresChoice::List(vec![7]), &[0, 1])
+                .contains("core 7 cannot be used by this process, only [0, 1]")
+        );
         assert!(plan(CoresChoice::List(vec![1, 1]), &[0, 1]).contains("core 1 is listed twice"));
         assert!(plan(CoresChoice::List(vec![]), &[0, 1]).contains("empty"));
     }
