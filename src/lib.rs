@@ -33,3 +33,5 @@ pub mod request;
 pub mod node;
 pub mod io;
 pub mod server;
+#[forbid(unsafe_code)]
+pub mod cli;

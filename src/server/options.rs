@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use super::storage::StorageOptions;
 use super::{CoresChoice, IoChoice, ServerOptions};
-use crate::config::{self, AuthProvider, Compression, Config, Cores, IoDriver, ListenAddress};
+use crate::config::{Compression, Config, Cores, IoDriver, ListenAddress};
 use crate::metrics::ProcessGauges;
 use crate::node::{FrontOptions, PipelineOptions};
-use crate::request::auth::{AuthOptions, DigestAlgorithm};
+use crate::request::auth::AuthOptions;
 use crate::request::prepare::PrepareOptions;
 use crate::snapshot::Packing;
 use crate::txnlog::WriterOptions;
@@ -91,39 +91,11 @@ pub(super) fn writer(config: &Config, salt_seed: u64) -> WriterOptions {
     }
 }
 
-pub(super) fn auth(config: &Config) -> AuthOptions {
-    let auth = &config.auth;
-    let has = |provider| auth.providers.contains(&provider);
-    let mut enforce_schemes = auth.enforced_schemes.clone().unwrap_or_default();
-    if auth.session_require_client_sasl_auth {
-        enforce_schemes = vec!["sasl".to_owned()];
-    }
-    AuthOptions {
-        skip_acl: config.nodes.skip_acl,
-        digest_enabled: auth.digest_enabled,
-        digest_algorithm: match auth.digest_algorithm {
-            config::DigestAlgorithm::Sha1 => DigestAlgorithm::Sha1,
-            config::DigestAlgorithm::Sha224 => DigestAlgorithm::Sha224,
-            config::DigestAlgorithm::Sha256 => DigestAlgorithm::Sha256,
-            config::DigestAlgorithm::Sha384 => DigestAlgorithm::Sha384,
-            config::DigestAlgorithm::Sha512 => DigestAlgorithm::Sha512,
-        },
-        super_digest: auth.super_digest.as_ref().map(|secret| secret.0.clone()),
-        sasl_enabled: has(AuthProvider::Sasl),
-        sasl_super_users: auth.super_users.clone(),
-        sasl_any_user: auth.let_any_sasl_user_do_x.clone(),
-        x509_enabled: has(AuthProvider::X509),
-        x509_super_user: auth.x509_super_user.clone(),
-        ensemble_names: auth.ensemble_names.clone(),
-        enforce_schemes,
-    }
-}
-
 pub(super) fn front(config: &Config, front_count: usize, hash_seed: u64) -> FrontOptions {
     // Accepted connections spread evenly, so each front gets its share of the total.
     let share = |total: u32| (total as usize).div_ceil(front_count);
     FrontOptions {
-        auth: auth(config),
+        auth: AuthOptions::of_config(&config.auth, config.nodes.skip_acl),
         frame_bytes_max: config.jute_max_buffer_bytes,
         session_timeout_ms_min: config.min_session_timeout_ms as i32,
         session_timeout_ms_max: config.max_session_timeout_ms as i32,
@@ -146,7 +118,7 @@ pub(super) fn pipeline(
     let nodes = &config.nodes;
     PipelineOptions {
         prepare: PrepareOptions {
-            auth: auth(config),
+            auth: AuthOptions::of_config(&config.auth, config.nodes.skip_acl),
             extended_types: nodes.extended_types_enabled,
             enforce_quota: nodes.enforce_quota,
             digest: nodes.digest_enabled,
