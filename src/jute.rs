@@ -97,7 +97,7 @@ impl<'a> Reader<'a> {
     /// A string; `None` is null. Borrowed unless a malformed sequence had to be replaced.
     #[inline]
     pub fn string(&mut self) -> Result<Option<Cow<'a, str>>, JuteError> {
-        Ok(self.buffer()?.map(String::from_utf8_lossy))
+        Ok(self.buffer()?.map(decode_text))
     }
 
     /// The count of a vector; `None` is null, other negative counts are empty vectors.
@@ -110,6 +110,38 @@ impl<'a> Reader<'a> {
             count => Some(count as usize),
         })
     }
+}
+
+/// UTF-8 as Java reads it: a malformed sequence becomes one U+FFFD, and an encoded surrogate counts as one sequence.
+/// Source: JDK `UTF_8.Decoder`.
+#[inline]
+fn decode_text(bytes: &[u8]) -> Cow<'_, str> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => Cow::Owned(replace_malformed(bytes)),
+    }
+}
+
+#[cold]
+fn replace_malformed(mut bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len() + 8);
+    while !bytes.is_empty() {
+        let (valid, malformed) = match std::str::from_utf8(bytes) {
+            Ok(rest) => (rest.len(), 0),
+            Err(error) => {
+                let at = error.valid_up_to();
+                let is_surrogate = matches!(&bytes[at..], [0xed, 0xa0..=0xbf, 0x80..=0xbf, ..]);
+                let length = if is_surrogate { 3 } else { error.error_len().unwrap_or(bytes.len() - at) };
+                (at, length)
+            }
+        };
+        text.push_str(&String::from_utf8_lossy(&bytes[..valid]));
+        if malformed > 0 {
+            text.push(char::REPLACEMENT_CHARACTER);
+        }
+        bytes = &bytes[valid + malformed..];
+    }
+    text
 }
 
 #[inline]
@@ -190,5 +222,6 @@ mod tests {
     fn malformed_text_becomes_replacement_characters() {
         let bytes = [0, 0, 0, 2, b'/', 0xff];
         assert_eq!(Reader::new(&bytes).string(), Ok(Some("/\u{fffd}".into())));
+        assert_eq!(decode_text(b"a\xed\xa0\x80b\xe2\x82"), "a\u{fffd}b\u{fffd}");
     }
 }

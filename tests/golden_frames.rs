@@ -149,7 +149,11 @@ fn client_says_and_understands_the_captured_session() {
             assert_eq!(conversation.next_incoming(), Ok(Some(Incoming::Message(Message::Event(event)))));
         }
         let reply = Reply { xid, zxid: Zxid(zxid), err, response };
-        assert_eq!(conversation.next_incoming(), Ok(Some(Incoming::Message(Message::Reply(reply)))), "{request:?}");
+        assert_eq!(
+            conversation.next_incoming(),
+            Ok(Some(Incoming::Message(Message::Reply(reply)))),
+            "{request:?}"
+        );
     }
     assert_eq!(conversation.next_incoming(), Ok(None));
     assert_eq!(conversation.zxid_seen(), Zxid(6));

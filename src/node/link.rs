@@ -26,19 +26,41 @@ pub const LINK_MESSAGES_MAX: usize = 4096;
 #[derive(Debug)]
 pub enum ToPipeline {
     /// A client wants a new session; the timeout is negotiated.
-    Open { conn: ConnId, timeout_ms: i32 },
+    Open {
+        conn: ConnId,
+        timeout_ms: i32,
+    },
     /// A client wants its session back; its password was right.
-    Renew { conn: ConnId, session: SessionId, timeout_ms: i32 },
+    Renew {
+        conn: ConnId,
+        session: SessionId,
+        timeout_ms: i32,
+    },
     Request(Box<Request>),
     /// The connection is gone; the session stays until its time is up.
-    Detach { conn: ConnId, session: SessionId, heard: Instant },
+    Detach {
+        conn: ConnId,
+        session: SessionId,
+        heard: Instant,
+    },
     /// Answers [`ToFront::Probe`].
-    Heard { session: SessionId, conn: ConnId, heard: Instant },
+    Heard {
+        session: SessionId,
+        conn: ConnId,
+        heard: Instant,
+    },
     /// A four-letter word that asks about the whole server.
     /// `argument` is the mask behind `stmk`.
-    Word { conn: ConnId, word: Word, argument: i64 },
+    Word {
+        conn: ConnId,
+        word: Word,
+        argument: i64,
+    },
     /// Answers [`ToFront::Survey`].
-    Surveyed { survey: u64, report: Box<FrontReport> },
+    Surveyed {
+        survey: u64,
+        report: Box<FrontReport>,
+    },
 }
 
 /// A write, or a read that stands behind an unfinished write of its own session.
@@ -86,19 +108,46 @@ pub struct NodeChange {
 /// From the pipeline to a front.
 #[derive(Debug)]
 pub enum ToFront {
-    Opened { conn: ConnId, session: SessionId, timeout_ms: i32 },
+    Opened {
+        conn: ConnId,
+        session: SessionId,
+        timeout_ms: i32,
+    },
     /// The session asked for is not there, or is ending.
-    Refused { conn: ConnId },
-    Reply { conn: ConnId, xid: i32, op: OpCode, zxid: Zxid, err: ErrorCode, body: Body, received: Instant, watch: Option<Box<(String, WatchMode)>> },
+    Refused {
+        conn: ConnId,
+    },
+    Reply {
+        conn: ConnId,
+        xid: i32,
+        op: OpCode,
+        zxid: Zxid,
+        err: ErrorCode,
+        body: Body,
+        received: Instant,
+        watch: Option<Box<(String, WatchMode)>>,
+    },
     Change(NodeChange),
     /// Changes of one transaction.
     Changes(Arc<[NodeChange]>),
     /// The session was closed or moved: so is its connection, if it still has that session.
-    Close { conn: ConnId, session: SessionId },
+    Close {
+        conn: ConnId,
+        session: SessionId,
+    },
     /// When did you last hear from it? Its time seems to be up.
-    Probe { conn: ConnId, session: SessionId },
-    Survey { survey: u64, word: Word },
-    Text { conn: ConnId, text: Bytes },
+    Probe {
+        conn: ConnId,
+        session: SessionId,
+    },
+    Survey {
+        survey: u64,
+        word: Word,
+    },
+    Text {
+        conn: ConnId,
+        text: Bytes,
+    },
 }
 
 /// A front's part of the answer to a four-letter word.

@@ -13,16 +13,16 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::jute::{put_i32, put_string};
+use crate::jute::{put_buffer, put_i32, put_string};
 use crate::node::ConnId;
 use crate::node::link::{Body, NodeChange, PipelineLink, Request, ToFront, ToPipeline};
 use crate::proto::client::{MultiHeader, OpCode};
 use crate::proto::txn::{TxnEntry, kind};
 use crate::proto::{ErrorCode, NodeKind, Stat};
+use crate::request::Database;
 use crate::request::apply::{Change, Fit, Outcome, Witness};
 use crate::request::prepare::{PrepareOptions, Prepared, Preparer, Write};
 use crate::request::read::{self, Asker};
-use crate::request::Database;
 use crate::session::{Heard, IdSource, Owner};
 use crate::snapshot::{SnapshotEvent, SnapshotWork};
 use crate::tree::NodeId;
@@ -74,7 +74,10 @@ pub struct PipelineOptions {
 #[derive(Debug)]
 pub enum Input {
     /// A batch is durable; its buffer comes back.
-    Written { id: WriteId, spent: Vec<u8> },
+    Written {
+        id: WriteId,
+        spent: Vec<u8>,
+    },
     SegmentReady(SegmentId),
     Snapshot(SnapshotEvent),
     /// Finish what is proposed and say [`Output::Stopped`].
@@ -166,7 +169,11 @@ impl<L: PipelineLink> Pipeline<L> {
         let zxid = database.zxid_applied();
         Pipeline {
             preparer: Preparer::new(options.prepare.clone(), &database),
-            snapshots: Snapshots::new(&options, options.zxid_snapshot, (zxid.0 - options.zxid_snapshot.0).max(0) as u64),
+            snapshots: Snapshots::new(
+                &options,
+                options.zxid_snapshot,
+                (zxid.0 - options.zxid_snapshot.0).max(0) as u64,
+            ),
             surveys: Surveys::new(links.len(), now.instant),
             sweep: Sweep { next: now.instant + options.sweep_interval, ..Sweep::default() },
             links,
@@ -208,8 +215,15 @@ impl<L: PipelineLink> Pipeline<L> {
         match input {
             Input::Written { id, spent } => {
                 let durable = self.log.written(id, spent);
-                assert!(durable >= self.zxid_durable, "durable went back from {} to {durable}", self.zxid_durable);
-                assert!(durable <= self.preparer.zxid_proposed(), "{durable} is durable but was never proposed");
+                assert!(
+                    durable >= self.zxid_durable,
+                    "durable went back from {} to {durable}",
+                    self.zxid_durable
+                );
+                assert!(
+                    durable <= self.preparer.zxid_proposed(),
+                    "{durable} is durable but was never proposed"
+                );
                 self.zxid_durable = durable;
             }
             Input::SegmentReady(segment) => self.log.segment_ready(segment),
@@ -251,7 +265,11 @@ impl<L: PipelineLink> Pipeline<L> {
         self.log.drain_work(&mut work);
         self.owed.extend(work.into_iter().map(Output::Segment));
         self.database.tree.reclaim();
-        if self.stopping && !self.stopped && self.queue.is_empty() && self.zxid_durable == self.zxid_proposed() {
+        if self.stopping
+            && !self.stopped
+            && self.queue.is_empty()
+            && self.zxid_durable == self.zxid_proposed()
+        {
             self.stopped = true;
             self.owed.push(Output::Stopped);
         }
@@ -273,7 +291,9 @@ impl<L: PipelineLink> Pipeline<L> {
     /// Whether another turn is wanted at once.
     pub fn has_more(&self) -> bool {
         self.has_more
-            || (self.queue.len() < OUTSTANDING_MAX && self.has_room() && self.links.iter().any(|link| !link.is_empty()))
+            || (self.queue.len() < OUTSTANDING_MAX
+                && self.has_room()
+                && self.links.iter().any(|link| !link.is_empty()))
     }
 
     fn has_room(&self) -> bool {
@@ -298,7 +318,11 @@ impl<L: PipelineLink> Pipeline<L> {
                 }
             }
             ToPipeline::Heard { session, conn, heard } => {
-                let owned = self.database.sessions.get(session).is_some_and(|found| found.owner == Some(owner(front, conn)));
+                let owned = self
+                    .database
+                    .sessions
+                    .get(session)
+                    .is_some_and(|found| found.owner == Some(owner(front, conn)));
                 if owned {
                     self.decide(session, Some(heard));
                 }
@@ -479,7 +503,9 @@ impl<L: PipelineLink> Pipeline<L> {
         }
         // The connection that asked closes behind its reply; any other the session has closes now.
         if let (Some(session), Some(owner)) = (closes, owner)
-            && origin.is_none_or(|origin| (origin.front, origin.conn) != (usize::from(owner.front), ConnId(owner.conn)))
+            && origin.is_none_or(|origin| {
+                (origin.front, origin.conn) != (usize::from(owner.front), ConnId(owner.conn))
+            })
         {
             self.links[usize::from(owner.front)].push(ToFront::Close { conn: ConnId(owner.conn), session });
         }
@@ -492,10 +518,13 @@ impl<L: PipelineLink> Pipeline<L> {
         let asker = Asker { identities: &request.identities, options: &self.options.prepare.auth };
         let (err, watch) = match request.op {
             OpCode::Ping => (ErrorCode::Ok, None),
-            OpCode::Sync => {
-                out.extend_from_slice(&request.body);
-                (ErrorCode::Ok, None)
-            }
+            OpCode::Sync => match crate::jute::Reader::new(&request.body).string() {
+                Ok(path) => {
+                    put_buffer(&mut out, path.as_deref().map(str::as_bytes));
+                    (ErrorCode::Ok, None)
+                }
+                Err(_) => (ErrorCode::MarshallingError, None),
+            },
             OpCode::GetEphemerals => (self.get_ephemerals(request, &mut out), None),
             op => {
                 let done = read::serve(&self.database.tree, op, &request.body, asker, &mut out);
@@ -520,7 +549,8 @@ impl<L: PipelineLink> Pipeline<L> {
         let Ok(prefix) = crate::jute::Reader::new(&request.body).string() else {
             return ErrorCode::MarshallingError;
         };
-        let prefix = prefix.as_deref().filter(|prefix| !prefix.trim().is_empty() && *prefix != "/").unwrap_or("");
+        let prefix =
+            prefix.as_deref().filter(|prefix| !prefix.trim().is_empty() && *prefix != "/").unwrap_or("");
         let mut count = 0;
         put_i32(out, 0);
         for node in self.database.ephemerals_of(request.session) {
@@ -544,7 +574,8 @@ impl<L: PipelineLink> Pipeline<L> {
             match found.owner {
                 // Its front knows when it last spoke; what waits in the socket counts too (O12).
                 Some(owner) if self.links[usize::from(owner.front)].room() > ROOM_PER_ITEM => {
-                    self.links[usize::from(owner.front)].push(ToFront::Probe { conn: ConnId(owner.conn), session });
+                    self.links[usize::from(owner.front)]
+                        .push(ToFront::Probe { conn: ConnId(owner.conn), session });
                 }
                 // Asked again when the front has caught up: late is allowed, early is not (P9).
                 Some(_) => {
@@ -572,7 +603,8 @@ impl<L: PipelineLink> Pipeline<L> {
         tracing::info!(%session, timeout_ms, "expiring session {session}, timeout of {timeout_ms}ms exceeded");
         self.surveys.counters.sessions_expired += 1;
         self.scratch.clear();
-        let zxid = self.preparer.close_session(&self.database, session, 0, self.now.wall_ms, &mut self.scratch);
+        let zxid =
+            self.preparer.close_session(&self.database, session, 0, self.now.wall_ms, &mut self.scratch);
         let entry = self.log_entry(zxid);
         self.queue.push_back(Item::Own { zxid, entry });
     }
@@ -641,7 +673,16 @@ fn is_write(op: OpCode) -> bool {
     use OpCode::*;
     matches!(
         op,
-        Create | Create2 | CreateContainer | CreateTtl | Delete | SetData | SetAcl | Multi | Reconfig | CloseSession
+        Create
+            | Create2
+            | CreateContainer
+            | CreateTtl
+            | Delete
+            | SetData
+            | SetAcl
+            | Multi
+            | Reconfig
+            | CloseSession
     )
 }
 
@@ -705,7 +746,9 @@ impl<L: PipelineLink> Witness for Reporter<'_, L> {
                 self.failed = Some(ErrorCode::of(code).unwrap_or(ErrorCode::SystemError));
                 Body::None
             }
-            Outcome::Deleted | Outcome::Checked | Outcome::SessionOpened | Outcome::SessionClosed => Body::None,
+            Outcome::Deleted | Outcome::Checked | Outcome::SessionOpened | Outcome::SessionClosed => {
+                Body::None
+            }
         };
     }
 

@@ -7,7 +7,8 @@ use super::front::{ConnId, Front, FrontOptions};
 use super::link::LocalLink;
 use super::pipeline::{Input, Output, Pipeline, PipelineOptions};
 use crate::client::{
-    ACL_OPEN, Conversation, Event, Incoming, Message, MultiResult, Reply, Request, Response, SetWatches, WatchMode,
+    ACL_OPEN, Conversation, Event, Incoming, Message, MultiResult, Reply, Request, Response, SetWatches,
+    WatchMode,
 };
 use crate::proto::ErrorCode;
 use crate::proto::client::{ConnectRequest, ConnectResponse, CreateMode, EventType, OpCode};
@@ -240,7 +241,7 @@ impl World {
             SnapshotWork::End { .. } => {
                 let zxid = self.pipeline.database().zxid_applied();
                 SnapshotEvent::Done { zxid, log_from: zxid }
-            },
+            }
             SnapshotWork::Abandon => return,
         };
         self.pipeline.handle(self.now, Input::Snapshot(event));
@@ -323,7 +324,10 @@ fn a_read_between_two_writes_shows_what_lies_between() {
     let client = world.connect(0);
     world.call(client, create("/a"));
     world.holding = true;
-    world.send(client, &[set("/a", b"1"), get("/a"), set("/a", b"2"), get("/a"), Request::Ping, set("/a", b"3")]);
+    world.send(
+        client,
+        &[set("/a", b"1"), get("/a"), set("/a", b"2"), get("/a"), Request::Ping, set("/a", b"3")],
+    );
     world.settle();
     assert!(world.messages(client).is_empty());
     world.make_durable();
@@ -460,7 +464,11 @@ fn a_multi_is_all_or_nothing() {
     let mut world = World::new(1);
     let client = world.connect(0);
     world.call(client, create("/a"));
-    let ops = [create("/b"), Request::Check { path: "/a", version: Some(9) }, Request::Delete { path: "/a", version: None }];
+    let ops = [
+        create("/b"),
+        Request::Check { path: "/a", version: Some(9) },
+        Request::Delete { path: "/a", version: None },
+    ];
     let reply = world.call(client, Request::Multi(&ops));
     let failed = |err: ErrorCode| MultiResult::Failed { err: err.code() };
     assert!(reply.is_ok());
@@ -496,8 +504,12 @@ fn watches_are_armed_again_with_what_was_missed_first() {
     assert!(matches!(&messages[2], Message::Reply(reply) if reply.is_ok()));
     world.send(client, &[create("/new"), create("/a/b")]);
     world.settle();
-    let kinds: Vec<_> = world.messages(client).into_iter().filter(|m| matches!(m, Message::Event(_))).collect();
-    assert_eq!(kinds, [event(4, EventType::NodeCreated, "/new"), event(5, EventType::NodeChildrenChanged, "/a")]);
+    let kinds: Vec<_> =
+        world.messages(client).into_iter().filter(|m| matches!(m, Message::Event(_))).collect();
+    assert_eq!(
+        kinds,
+        [event(4, EventType::NodeCreated, "/new"), event(5, EventType::NodeChildrenChanged, "/a")]
+    );
 }
 
 #[test]
@@ -507,7 +519,8 @@ fn recursive_watches_see_the_subtree_and_no_child_events() {
     world.call(client, Request::AddWatch { path: "/", mode: WatchMode::PersistentRecursive });
     world.send(client, &[create("/a"), create("/a/b"), Request::Delete { path: "/a/b", version: None }]);
     world.settle();
-    let events: Vec<_> = world.messages(client).into_iter().filter(|m| matches!(m, Message::Event(_))).collect();
+    let events: Vec<_> =
+        world.messages(client).into_iter().filter(|m| matches!(m, Message::Event(_))).collect();
     assert_eq!(
         events,
         [
@@ -540,7 +553,8 @@ fn unknown_and_internal_requests_end_the_connection() {
 
 #[test]
 fn a_bad_length_closes_at_once() {
-    for (fresh, length) in [(true, -1i32), (true, 20_000), (false, 0x10_0000), (false, i32::MIN), (false, 7)] {
+    for (fresh, length) in [(true, -1i32), (true, 20_000), (false, 0x10_0000), (false, i32::MIN), (false, 7)]
+    {
         let mut world = World::new(1);
         let client = if fresh { world.accept(0) } else { world.connect(0) };
         let before = world.client(client).raw.len();
@@ -575,8 +589,14 @@ fn frames_may_come_in_any_pieces() {
 fn containers_go_when_their_last_child_has_gone() {
     let mut world = World::new(1);
     let client = world.connect(0);
-    let container =
-        Request::Create { op: OpCode::CreateContainer, path: "/c", data: None, acl: Some(&ACL_OPEN), flags: 4, ttl_ms: 0 };
+    let container = Request::Create {
+        op: OpCode::CreateContainer,
+        path: "/c",
+        data: None,
+        acl: Some(&ACL_OPEN),
+        flags: 4,
+        ttl_ms: 0,
+    };
     assert!(world.call(client, container).is_ok());
     for _ in 0..70 {
         world.advance_ms(1000);

@@ -160,7 +160,8 @@ impl Database {
             self.tree.set_stat(root, stat);
             return Ok(());
         }
-        let (parent, name) = path::split(path).ok_or_else(|| LoadError::NoParent { path: path.to_owned() })?;
+        let (parent, name) =
+            path::split(path).ok_or_else(|| LoadError::NoParent { path: path.to_owned() })?;
         let parent = self.tree.find(parent).ok_or_else(|| LoadError::NoParent { path: path.to_owned() })?;
         if self.tree.find(path).is_some() {
             return Err(LoadError::Twice { path: path.to_owned() });
@@ -199,8 +200,12 @@ impl Database {
 
     /// Removes ephemeral nodes whose session is not there, after a recovery. Source: ZooKeeper `ZooKeeperServer#loadData`.
     pub fn end_ephemerals_of_nobody(&mut self) {
-        let orphaned: Vec<SessionId> =
-            self.ephemerals.sessions().into_iter().filter(|&session| !self.sessions.contains(session)).collect();
+        let orphaned: Vec<SessionId> = self
+            .ephemerals
+            .sessions()
+            .into_iter()
+            .filter(|&session| !self.sessions.contains(session))
+            .collect();
         if orphaned.is_empty() {
             return;
         }
@@ -241,7 +246,12 @@ impl Database {
     pub fn apply(&mut self, entry: &TxnEntry<'_>, fit: Fit, now: Instant, witness: &mut impl Witness) {
         let header = &entry.header;
         if fit == Fit::Exact {
-            assert!(header.zxid > self.tree.zxid_applied(), "{} applied after {}", header.zxid, self.tree.zxid_applied());
+            assert!(
+                header.zxid > self.tree.zxid_applied(),
+                "{} applied after {}",
+                header.zxid,
+                self.tree.zxid_applied()
+            );
         }
         self.tree.begin();
         let mut apply = Apply { database: self, header, kind: header.kind, fit, now, witness };
@@ -373,11 +383,22 @@ impl<W: Witness> Apply<'_, '_, W> {
 
     /// The node a transaction speaks of is not there: told to the witness where that may be.
     fn missing(&mut self, path: &str) {
-        assert!(self.fit == Fit::Fuzzy, "transaction {} speaks of {path}, which does not exist", self.header.zxid);
+        assert!(
+            self.fit == Fit::Fuzzy,
+            "transaction {} speaks of {path}, which does not exist",
+            self.header.zxid
+        );
         self.witness.done(self.kind, Outcome::Failed(ErrorCode::NoNode.code()));
     }
 
-    fn create(&mut self, path: &str, data: Option<&[u8]>, acl: Acl<'_>, kind: CreateKind, parent_cversion: i32) {
+    fn create(
+        &mut self,
+        path: &str,
+        data: Option<&[u8]>,
+        acl: Acl<'_>,
+        kind: CreateKind,
+        parent_cversion: i32,
+    ) {
         let database = &mut *self.database;
         let zxid = self.header.zxid;
         let parent = path::split(path).and_then(|(parent, name)| Some((database.tree.find(parent)?, name)));
@@ -495,9 +516,11 @@ impl<W: Witness> Apply<'_, '_, W> {
         let session = self.header.session;
         for path in paths {
             // Named when it was prepared; on a fuzzy snapshot it may be gone, or be another session's by now.
-            let owned = self.database.tree.find(path).is_some_and(|node| {
-                self.database.tree.stat(node).kind() == NodeKind::Ephemeral(session)
-            });
+            let owned = self
+                .database
+                .tree
+                .find(path)
+                .is_some_and(|node| self.database.tree.stat(node).kind() == NodeKind::Ephemeral(session));
             if owned {
                 self.delete(path);
             } else {

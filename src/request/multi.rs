@@ -63,7 +63,12 @@ pub fn decode_writes<'a>(reader: &mut Reader<'a>) -> Result<Vec<WriteOp<'a>>, Mu
 /// In a multi the flag takes part in the kind of node. Source: ZooKeeper `MultiOperationRecord#deserialize`, `Op.Create`.
 fn stored_op(op: OpCode, request: &CreateRequest<'_>) -> Result<OpCode, MultiError> {
     let flags = request.flags;
-    let mode = CreateMode::of(flags).ok_or(MultiError::Flags { flags })?;
+    let mode = match CreateMode::of(flags) {
+        Some(mode) => mode,
+        // Only the others turn flags into a mode while they are being read; this one fails by itself.
+        None if op == OpCode::CreateTtl => return Ok(OpCode::CreateTtl),
+        None => return Err(MultiError::Flags { flags }),
+    };
     if request.acl.is_none() {
         return Err(MultiError::Null { field: "acl" });
     }

@@ -138,12 +138,16 @@ impl Outstanding {
     /// Paths of the ephemeral nodes of a session that are proposed.
     pub fn ephemerals_of(&self, session: SessionId) -> impl Iterator<Item = Arc<str>> + '_ {
         // In the order they were touched: the map's order shows nowhere.
-        self.touched.iter().map(|(_, key)| key).filter(move |key| {
-            self.slots
-                .get(*key)
-                .and_then(|slot| slot.pending.as_ref())
-                .is_some_and(|pending| pending.is_ephemeral_of(session))
-        }).cloned()
+        self.touched
+            .iter()
+            .map(|(_, key)| key)
+            .filter(move |key| {
+                self.slots
+                    .get(*key)
+                    .and_then(|slot| slot.pending.as_ref())
+                    .is_some_and(|pending| pending.is_ephemeral_of(session))
+            })
+            .cloned()
     }
 }
 

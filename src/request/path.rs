@@ -10,8 +10,7 @@ pub fn is_valid(path: &str) -> bool {
     if path.len() == 1 {
         return true;
     }
-    let components_are_valid =
-        || path[1..].split('/').all(|component| !matches!(component, "" | "." | ".."));
+    let components_are_valid = || path[1..].split('/').all(|component| !matches!(component, "" | "." | ".."));
     if path.is_ascii() {
         return path.bytes().all(|b| (0x20..0x7f).contains(&b)) && components_are_valid();
     }
@@ -51,8 +50,25 @@ mod tests {
             assert!(is_valid(valid), "{valid:?}");
         }
         for invalid in [
-            "", "a", "/a/", "//", "/a//b", "/.", "/..", "/a/./b", "/a/../b", "/a\0", "/\u{1}", "/\u{1f}", "/\u{7f}",
-            "/\u{9f}", "/\u{e000}", "/\u{f8ff}", "/\u{fff0}", "/\u{fffd}", "/😀",
+            "",
+            "a",
+            "/a/",
+            "//",
+            "/a//b",
+            "/.",
+            "/..",
+            "/a/./b",
+            "/a/../b",
+            "/a\0",
+            "/\u{1}",
+            "/\u{1f}",
+            "/\u{7f}",
+            "/\u{9f}",
+            "/\u{e000}",
+            "/\u{f8ff}",
+            "/\u{fff0}",
+            "/\u{fffd}",
+            "/😀",
         ] {
             assert!(!is_valid(invalid), "{invalid:?}");
         }

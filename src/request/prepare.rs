@@ -121,7 +121,13 @@ impl Preparer {
     }
 
     /// Prepares a client's write and appends its entry to `out`.
-    pub fn write(&mut self, database: &Database, write: &Write<'_>, wall_ms: i64, out: &mut Vec<u8>) -> Prepared {
+    pub fn write(
+        &mut self,
+        database: &Database,
+        write: &Write<'_>,
+        wall_ms: i64,
+        out: &mut Vec<u8>,
+    ) -> Prepared {
         let zxid = self.zxid_proposed.next();
         let mut body = std::mem::take(&mut self.body);
         body.clear();
@@ -163,7 +169,13 @@ impl Preparer {
     }
 
     /// A new session's transaction.
-    pub fn create_session(&mut self, session: SessionId, timeout_ms: i32, wall_ms: i64, out: &mut Vec<u8>) -> Zxid {
+    pub fn create_session(
+        &mut self,
+        session: SessionId,
+        timeout_ms: i32,
+        wall_ms: i64,
+        out: &mut Vec<u8>,
+    ) -> Zxid {
         let zxid = self.zxid_proposed.next();
         let mut body = std::mem::take(&mut self.body);
         body.clear();
@@ -192,9 +204,10 @@ impl Preparer {
         }
         paths.extend(self.outstanding.ephemerals_of(session).filter(|path| {
             // Those in the tree were found above.
-            database.tree.find(path).is_none_or(|node| {
-                database.tree.stat(node).kind() != NodeKind::Ephemeral(session)
-            })
+            database
+                .tree
+                .find(path)
+                .is_none_or(|node| database.tree.stat(node).kind() != NodeKind::Ephemeral(session))
         }));
         paths.sort();
         paths.dedup();
@@ -210,7 +223,13 @@ impl Preparer {
     }
 
     /// Removes a container or a node whose time has passed, if it still is one and has no children.
-    pub fn sweep(&mut self, database: &Database, path: &str, wall_ms: i64, out: &mut Vec<u8>) -> Option<Zxid> {
+    pub fn sweep(
+        &mut self,
+        database: &Database,
+        path: &str,
+        wall_ms: i64,
+        out: &mut Vec<u8>,
+    ) -> Option<Zxid> {
         let node = self.node(database, path)?;
         if node.child_count > 0 || !matches!(node.stat.kind(), NodeKind::Container | NodeKind::Ttl(_)) {
             return None;
@@ -581,12 +600,14 @@ impl Task<'_, '_> {
             let node = self.database.tree.find(&path)?;
             self.database.tree.data(node).and_then(Track::parse)
         };
-        let (Some(limits), Some(used)) = (track(quota::limits_path(subject)), track(quota::stats_path(subject)))
+        let (Some(limits), Some(used)) =
+            (track(quota::limits_path(subject)), track(quota::stats_path(subject)))
         else {
             return Ok(());
         };
         let exceeds = |limit: i64, used: i64, by: i64| limit > -1 && by != 0 && used + by > limit;
-        if exceeds(limits.count_hard(), used.count, count) || exceeds(limits.bytes_hard(), used.bytes, bytes) {
+        if exceeds(limits.count_hard(), used.count, count) || exceeds(limits.bytes_hard(), used.bytes, bytes)
+        {
             return Err(ErrorCode::QuotaExceeded.into());
         }
         Ok(())

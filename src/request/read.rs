@@ -127,7 +127,9 @@ pub fn serve<'a>(
         OpCode::GetChildren => get_children(view, &mut reader, asker, out, false),
         OpCode::GetChildren2 => get_children(view, &mut reader, asker, out, true),
         OpCode::GetAcl => Ok(ReadDone::plain(get_acl(view, &mut reader, asker, out))),
-        OpCode::GetAllChildrenNumber => Ok(ReadDone::plain(get_all_children_number(view, &mut reader, asker, out))),
+        OpCode::GetAllChildrenNumber => {
+            Ok(ReadDone::plain(get_all_children_number(view, &mut reader, asker, out)))
+        }
         OpCode::MultiRead => Ok(ReadDone::plain(multi_read(view, &mut reader, asker, out))),
         op => unreachable!("{op:?} is no read of the tree"),
     };
@@ -194,7 +196,9 @@ fn get_acl(
     let node = find(view, path.as_deref())?;
     let acl = view.acl(node);
     let list = view.acl_list(acl);
-    if acl != AclId::OPEN && !auth::check_acl(list, Perms::READ | Perms::ADMIN, asker.identities, asker.options) {
+    if acl != AclId::OPEN
+        && !auth::check_acl(list, Perms::READ | Perms::ADMIN, asker.identities, asker.options)
+    {
         return Err(ErrorCode::NoAuth);
     }
     out.extend_from_slice(&auth::redact_for(list, asker.identities, asker.options));
@@ -210,7 +214,9 @@ fn get_all_children_number(
 ) -> Result<(), ErrorCode> {
     let path = reader.string().map_err(|_| ErrorCode::MarshallingError)?;
     let node = readable(view, path.as_deref(), asker)?;
-    put_i32(out, view.descendant_count(node) as i32);
+    // ZooKeeper keeps the root under two names and counts one of them below the other.
+    let root_twice = usize::from(path.as_deref() == Some(""));
+    put_i32(out, (view.descendant_count(node) + root_twice) as i32);
     Ok(())
 }
 
@@ -253,7 +259,9 @@ fn find(view: &impl ReadView, path: Option<&str>) -> Result<NodeId, ErrorCode> {
 fn readable(view: &impl ReadView, path: Option<&str>, asker: Asker<'_>) -> Result<NodeId, ErrorCode> {
     let node = find(view, path)?;
     let acl = view.acl(node);
-    if acl != AclId::OPEN && !auth::check_acl(view.acl_list(acl), Perms::READ, asker.identities, asker.options) {
+    if acl != AclId::OPEN
+        && !auth::check_acl(view.acl_list(acl), Perms::READ, asker.identities, asker.options)
+    {
         return Err(ErrorCode::NoAuth);
     }
     Ok(node)

@@ -11,7 +11,11 @@ use crate::metrics::ProcessGauges;
 const REFRESH: Duration = Duration::from_secs(5);
 
 /// Keeps `gauges` fresh on a thread of its own for as long as anybody else holds them.
-pub(super) fn keep_fresh(gauges: Arc<ProcessGauges>, data_dir: PathBuf, log_dir: PathBuf) -> std::io::Result<()> {
+pub(super) fn keep_fresh(
+    gauges: Arc<ProcessGauges>,
+    data_dir: PathBuf,
+    log_dir: PathBuf,
+) -> std::io::Result<()> {
     refresh(&gauges, &data_dir, &log_dir);
     std::thread::Builder::new().name("gauges".to_owned()).spawn(move || {
         crate::io::sys::lower_thread_priority(10);
@@ -30,14 +34,19 @@ fn refresh(gauges: &ProcessGauges, data_dir: &Path, log_dir: &Path) {
     gauges.log_dir_bytes.set(directory_bytes(log_dir));
     gauges.resident_bytes.set(status_kib("/proc/self/status", "VmRSS:").unwrap_or(0) * 1024);
     let machine = status_kib("/proc/meminfo", "MemTotal:").unwrap_or(0) * 1024;
-    let group = fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| text.trim().parse().ok());
+    let group =
+        fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| text.trim().parse().ok());
     gauges.memory_limit_bytes.set(group.unwrap_or(machine).min(machine));
 }
 
 /// Bytes of the files in a directory, not of those below it.
 fn directory_bytes(directory: &Path) -> u64 {
     let Ok(entries) = fs::read_dir(directory) else { return 0 };
-    entries.filter_map(|entry| entry.ok()?.metadata().ok()).filter(|file| file.is_file()).map(|file| file.len()).sum()
+    entries
+        .filter_map(|entry| entry.ok()?.metadata().ok())
+        .filter(|file| file.is_file())
+        .map(|file| file.len())
+        .sum()
 }
 
 fn files_limit() -> Option<u64> {

@@ -83,7 +83,13 @@ pub(super) fn remote_pair(
 
 impl<Out: Send, In: Send> RemoteSeed<Out, In> {
     pub(super) fn settle_here(self) -> Rc<Remote<Out, In>> {
-        Rc::new(Remote { tx: RefCell::new(self.tx), rx: RefCell::new(self.rx), peer: self.peer, interested: self.interested, news: Cell::new(false) })
+        Rc::new(Remote {
+            tx: RefCell::new(self.tx),
+            rx: RefCell::new(self.rx),
+            peer: self.peer,
+            interested: self.interested,
+            news: Cell::new(false),
+        })
     }
 }
 
@@ -117,7 +123,11 @@ impl<Out: Send, In: Send> Remote<Out, In> {
 
 impl Local {
     pub(super) fn new() -> Rc<Local> {
-        Rc::new(Local { to_pipeline: RefCell::default(), to_front: RefCell::default(), interested: Cell::new(false) })
+        Rc::new(Local {
+            to_pipeline: RefCell::default(),
+            to_front: RefCell::default(),
+            interested: Cell::new(false),
+        })
     }
 
     pub(super) fn has_for_pipeline(&self) -> bool {

@@ -54,7 +54,13 @@ impl LoadSink for Restorer {
         self.database.load_acl(id, bytes).map_err(|error| error.to_string())
     }
 
-    fn node(&mut self, path: &str, data: Option<&[u8]>, acl: i64, stat: &StatPersisted) -> Result<(), String> {
+    fn node(
+        &mut self,
+        path: &str,
+        data: Option<&[u8]>,
+        acl: i64,
+        stat: &StatPersisted,
+    ) -> Result<(), String> {
         self.database.load_node(path, data, acl, stat).map_err(|error| error.to_string())
     }
 }

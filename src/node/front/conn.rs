@@ -17,7 +17,9 @@ pub enum Phase {
     /// A four-letter word's answer is being gathered.
     Word,
     /// The session is being made or looked up; `read_only` is what the client's request had.
-    Opening { read_only: Option<bool> },
+    Opening {
+        read_only: Option<bool>,
+    },
     Open,
     /// closeSession is under way: nothing more is read.
     Ending,
@@ -75,12 +77,18 @@ pub struct ConnStats {
 impl ConnStats {
     /// Back to nothing (`crst`), as if the connection had just come.
     pub fn reset(&mut self) {
-        *self = ConnStats { established_wall_ms: self.established_wall_ms, last_cxid: -1, ..ConnStats::default() };
+        *self = ConnStats {
+            established_wall_ms: self.established_wall_ms,
+            last_cxid: -1,
+            last_zxid: -1,
+            ..ConnStats::default()
+        };
     }
 
     pub fn latency(&mut self, latency_ms: u32) {
         self.last_latency_ms = latency_ms;
-        self.latency_ms_min = if self.latency_count == 0 { latency_ms } else { self.latency_ms_min.min(latency_ms) };
+        self.latency_ms_min =
+            if self.latency_count == 0 { latency_ms } else { self.latency_ms_min.min(latency_ms) };
         self.latency_ms_max = self.latency_ms_max.max(latency_ms);
         self.latency_ms_total += u64::from(latency_ms);
         self.latency_count += 1;
@@ -104,7 +112,12 @@ impl Conn {
             stalled: false,
             dirty: false,
             resuming: false,
-            stats: ConnStats { established_wall_ms: wall_ms, last_cxid: -1, ..ConnStats::default() },
+            stats: ConnStats {
+                established_wall_ms: wall_ms,
+                last_cxid: -1,
+                last_zxid: -1,
+                ..ConnStats::default()
+            },
         }
     }
 

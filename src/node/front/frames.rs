@@ -41,7 +41,10 @@ impl<L: FrontLink> Front<L> {
         loop {
             let conn = &mut self.conns[id.0 as usize];
             if conn.stalled
-                || matches!(conn.phase, Phase::Closing | Phase::Ending | Phase::Gone | Phase::Word | Phase::Opening { .. })
+                || matches!(
+                    conn.phase,
+                    Phase::Closing | Phase::Ending | Phase::Gone | Phase::Word | Phase::Opening { .. }
+                )
                 || conn.unsent_bytes() >= OUTPUT_PAUSE_BYTES
             {
                 return taken;
@@ -101,8 +104,9 @@ impl<L: FrontLink> Front<L> {
             );
             return self.close(id);
         }
-        let timeout_ms =
-            request.timeout_ms.clamp(self.options.session_timeout_ms_min, self.options.session_timeout_ms_max);
+        let timeout_ms = request
+            .timeout_ms
+            .clamp(self.options.session_timeout_ms_min, self.options.session_timeout_ms_max);
         let read_only = request.read_only;
         if request.session != SessionId::NONE
             && request.password != Some(&session::password(request.session)[..])
@@ -309,7 +313,15 @@ impl<L: FrontLink> Front<L> {
     }
 
     /// Appends a reply made here.
-    pub(super) fn answer(&mut self, id: ConnId, xid: i32, op: Option<OpCode>, zxid: Zxid, err: ErrorCode, body: &[u8]) {
+    pub(super) fn answer(
+        &mut self,
+        id: ConnId,
+        xid: i32,
+        op: Option<OpCode>,
+        zxid: Zxid,
+        err: ErrorCode,
+        body: &[u8],
+    ) {
         let conn = &mut self.conns[id.0 as usize];
         if conn.output.capacity() == 0 {
             conn.output = self.pool.pop().unwrap_or_default();
@@ -348,7 +360,7 @@ impl<L: FrontLink> Front<L> {
 
     /// Answers as a server without SASL does: a null token (client-protocol §8.5).
     fn sasl(&mut self, id: ConnId, xid: i32, body: &[u8]) {
-        if Reader::new(body).buffer().is_err() {
+        if !matches!(Reader::new(body).buffer(), Ok(Some(_))) {
             return self.close(id);
         }
         let null_token = (-1i32).to_be_bytes();
@@ -405,8 +417,17 @@ fn waits_for_quiet(op: OpCode) -> bool {
     use OpCode::*;
     matches!(
         op,
-        Auth | Sasl | WhoAmI | SetWatches | SetWatches2 | AddWatch | RemoveWatches | CheckWatches | Check | DeleteContainer
-            | CreateSession | Error
+        Auth | Sasl
+            | WhoAmI
+            | SetWatches
+            | SetWatches2
+            | AddWatch
+            | RemoveWatches
+            | CheckWatches
+            | Check
+            | DeleteContainer
+            | CreateSession
+            | Error
     )
 }
 

@@ -397,7 +397,8 @@ impl<L: FrontLink> Front<L> {
     }
 
     fn opened(&mut self, id: ConnId, session: SessionId, timeout_ms: i32) {
-        let conn = self.conns.get_mut(id.0 as usize).expect("a connection stays until its answers have come back");
+        let conn =
+            self.conns.get_mut(id.0 as usize).expect("a connection stays until its answers have come back");
         conn.pending -= 1;
         conn.session = session;
         conn.timeout_ms = timeout_ms;
@@ -429,7 +430,8 @@ impl<L: FrontLink> Front<L> {
     }
 
     fn refused(&mut self, id: ConnId) {
-        let conn = self.conns.get_mut(id.0 as usize).expect("a connection stays until its answers have come back");
+        let conn =
+            self.conns.get_mut(id.0 as usize).expect("a connection stays until its answers have come back");
         conn.pending -= 1;
         match conn.phase {
             Phase::Gone => self.forget_if_done(id),

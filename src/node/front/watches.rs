@@ -14,6 +14,9 @@ use crate::watch::{CatchUp, SetWatchesList, WatchMode, WatcherKind, catch_up};
 /// Times re-arming is begun anew because a change was published meanwhile.
 const TRIES_MAX: usize = 64;
 
+/// Stands for a null path, under which ZooKeeper keeps watches like under any other. No node ever has this name.
+const NULL_PATH: &str = "\0null";
+
 /// The lists of setWatches and setWatches2.
 struct Lists<'a> {
     zxid_seen: Zxid,
@@ -115,7 +118,7 @@ impl<L: FrontLink> Front<L> {
 
     fn changed_watches(&mut self, id: ConnId, op: OpCode, reader: &mut Reader<'_>) -> Result<(), ErrorCode> {
         let undecodable = |_| ErrorCode::MarshallingError;
-        let path = reader.string().map_err(undecodable)?.ok_or(ErrorCode::MarshallingError)?;
+        let path = reader.string().map_err(undecodable)?.unwrap_or(Cow::Borrowed(NULL_PATH));
         let number = reader.i32().map_err(undecodable)?;
         if op == OpCode::AddWatch {
             let mode = WatchMode::of_add_watch(number).ok_or(ErrorCode::MarshallingError)?;

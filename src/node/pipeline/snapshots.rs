@@ -24,7 +24,10 @@ const RETRY_AFTER: Duration = Duration::from_secs(60);
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ended {
     /// Verified. The log up to `log_from` is not needed any more, not even by the oldest snapshot kept.
-    Done { log_from: Zxid, took: Duration },
+    Done {
+        log_from: Zxid,
+        took: Duration,
+    },
     Failed,
 }
 
@@ -60,7 +63,10 @@ struct Running {
 
 impl std::fmt::Debug for Running {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Running").field("zxid", &self.zxid).field("parts_in_flight", &self.parts_in_flight).finish()
+        f.debug_struct("Running")
+            .field("zxid", &self.zxid)
+            .field("parts_in_flight", &self.parts_in_flight)
+            .finish()
     }
 }
 
@@ -93,7 +99,9 @@ impl Snapshots {
 
     /// Whether another slice could be handed out at once.
     pub fn has_more(&self) -> bool {
-        self.running.as_ref().is_some_and(|running| running.writer.is_some() && running.parts_in_flight < PARTS_MAX)
+        self.running
+            .as_ref()
+            .is_some_and(|running| running.writer.is_some() && running.parts_in_flight < PARTS_MAX)
     }
 
     /// One slice of the snapshot under way, or the beginning of one that is due.
@@ -133,7 +141,10 @@ impl Snapshots {
                 None
             }
             SnapshotEvent::Done { zxid, log_from } => {
-                assert!(zxid == running.zxid && running.writer.is_none(), "snapshot {zxid} ended before it was handed out");
+                assert!(
+                    zxid == running.zxid && running.writer.is_none(),
+                    "snapshot {zxid} ended before it was handed out"
+                );
                 let took = now.since(running.began);
                 tracing::info!(%zxid, "Snapshot taken in {} ms", took.as_millis());
                 self.running = None;

@@ -91,7 +91,8 @@ impl Surveys {
 
     /// The answer to a word whose reports are complete.
     pub fn answer(&self, survey: Survey, database: &Database, options: &PipelineOptions, now: Now) -> String {
-        let FrontReport { counters, connections, connection_count, watches, watch_count, outstanding } = survey.merged;
+        let FrontReport { counters, connections, connection_count, watches, watch_count, outstanding } =
+            survey.merged;
         let tree = &database.tree;
         let report = Report {
             mode: Mode::Standalone,
@@ -106,7 +107,8 @@ impl Surveys {
             connections,
             watches,
             tree: TreeReport {
-                node_count: tree.node_count() as u64,
+                // ZooKeeper keeps the root under two names and counts both.
+                node_count: tree.node_count() as u64 + 1,
                 ephemerals_count: database.ephemerals().count() as u64,
                 data_bytes: tree.data_bytes(),
             },
