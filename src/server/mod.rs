@@ -1,1 +1,2 @@
 //! The shell: cores, connections, disk, shutdown.
+pub mod storage;

@@ -23,7 +23,8 @@ pub trait LoadSink {
     /// `None` where the list is null.
     fn acl(&mut self, id: i64, acl: Option<Acl<'_>>) -> Result<(), String>;
     /// The root's path is empty. `acl` is [`ACL_OPEN`](super::ACL_OPEN) or an id the file should have listed.
-    fn node(&mut self, path: &str, data: Option<&[u8]>, acl: i64, stat: &StatPersisted) -> Result<(), String>;
+    fn node(&mut self, path: &str, data: Option<&[u8]>, acl: i64, stat: &StatPersisted)
+    -> Result<(), String>;
 }
 
 /// How many of each there were.
@@ -66,7 +67,9 @@ pub enum LoadError {
     Malformed { offset_bytes: u64, part: &'static str, error: JuteError },
     #[error("offset {offset_bytes}, {part}: {found} found, {expected} expected")]
     Unexpected { offset_bytes: u64, part: &'static str, found: i64, expected: i64 },
-    #[error("the seal at offset {offset_bytes} says adler32 {found:08x}, the bytes before it have {computed:08x}")]
+    #[error(
+        "the seal at offset {offset_bytes} says adler32 {found:08x}, the bytes before it have {computed:08x}"
+    )]
     Checksum { offset_bytes: u64, found: u64, computed: u32 },
     #[error("bytes follow the end of the snapshot at offset {offset_bytes}")]
     Trailing { offset_bytes: u64 },
@@ -81,24 +84,24 @@ pub fn load(stream: &mut dyn Read, sink: &mut dyn LoadSink) -> Result<Loaded, Lo
     let mut input = Input::new(stream);
     sink.reset();
     let mut counts = Counts::default();
-    let refused = |input: &Input<'_>, part, reason| LoadError::Refused { offset_bytes: input.offset(), part, reason };
+    let refused =
+        |input: &Input<'_>, part, reason| LoadError::Refused { offset_bytes: input.offset(), part, reason };
 
-    input.record("the file header", |reader| {
-        Ok((reader.i32()?, reader.i32()?, reader.i64()?))
-    })
-    .and_then(|(magic, version, _)| {
-        let expect = |found: i32, expected: i32, offset_bytes| match found == expected {
-            true => Ok(()),
-            false => Err(LoadError::Unexpected {
-                offset_bytes,
-                part: "the file header",
-                found: i64::from(found),
-                expected: i64::from(expected),
-            }),
-        };
-        expect(magic, MAGIC, 0)?;
-        expect(version, VERSION, 4)
-    })?;
+    input.record("the file header", |reader| Ok((reader.i32()?, reader.i32()?, reader.i64()?))).and_then(
+        |(magic, version, _)| {
+            let expect = |found: i32, expected: i32, offset_bytes| match found == expected {
+                true => Ok(()),
+                false => Err(LoadError::Unexpected {
+                    offset_bytes,
+                    part: "the file header",
+                    found: i64::from(found),
+                    expected: i64::from(expected),
+                }),
+            };
+            expect(magic, MAGIC, 0)?;
+            expect(version, VERSION, 4)
+        },
+    )?;
 
     let session_count = input.record("the session count", |reader| reader.i32())?;
     for _ in 0..session_count.max(0) {
@@ -162,13 +165,7 @@ pub fn load(stream: &mut dyn Read, sink: &mut dyn LoadSink) -> Result<Loaded, Lo
     if input.left_at_most(0)?.is_none() {
         return Err(LoadError::Trailing { offset_bytes: input.offset() });
     }
-    Ok(Loaded {
-        counts,
-        digest,
-        zxid_last,
-        content_bytes: input.offset(),
-        content_crc: input.crc,
-    })
+    Ok(Loaded { counts, digest, zxid_last, content_bytes: input.offset(), content_crc: input.crc })
 }
 
 /// A long and a seal.
@@ -269,7 +266,10 @@ impl<'s> Input<'s> {
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    return Err(LoadError::Read { offset_bytes: self.dropped_bytes + self.end as u64, error });
+                    return Err(LoadError::Read {
+                        offset_bytes: self.dropped_bytes + self.end as u64,
+                        error,
+                    });
                 }
             }
         }
@@ -288,7 +288,10 @@ impl<'s> Input<'s> {
         let offset_bytes = self.offset();
         let (found, path_bytes) = self.record("a seal", |reader| {
             let found = reader.i64()? as u64;
-            Ok((found, reader.buffer()?.map_or(-1, |path| if path == b"/" { 1 } else { path.len() as i64 + 2 })))
+            Ok((
+                found,
+                reader.buffer()?.map_or(-1, |path| if path == b"/" { 1 } else { path.len() as i64 + 2 }),
+            ))
         })?;
         if found != u64::from(computed) {
             return Err(LoadError::Checksum { offset_bytes, found, computed });

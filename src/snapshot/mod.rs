@@ -29,7 +29,7 @@ pub mod print;
 mod save;
 
 pub use load::{Counts, LoadError, LoadSink, Loaded, SnapshotDigest, load};
-pub use manifest::{Manifest, ManifestError};
+pub use manifest::{MANIFEST_BYTES_MAX, Manifest, ManifestError};
 pub use packing::{Packer, Packing, unpack};
 pub use save::Writer;
 

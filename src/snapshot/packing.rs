@@ -19,7 +19,7 @@ const SNAPPY_CHUNK_BYTES: usize = 32 << 10;
 const SNAPPY_RATIO_MAX: usize = 22;
 
 /// How a snapshot file is packed; the file's extension says which.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub enum Packing {
     #[default]
     Plain,
@@ -97,14 +97,17 @@ impl<R: Read> SnappyReader<R> {
             }
             let length = u32::from_be_bytes(length);
             if !self.has_begun || length > i32::MAX as u32 {
-                return Err(invalid(format!("{length:#x} is no header or chunk length of a snappy-java stream")));
+                return Err(invalid(format!(
+                    "{length:#x} is no header or chunk length of a snappy-java stream"
+                )));
             }
             self.packed.clear();
             let taken = (&mut self.stream).take(u64::from(length)).read_to_end(&mut self.packed)?;
             if taken < length as usize {
                 return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a snappy chunk ends early"));
             }
-            let bytes = snap::raw::decompress_len(&self.packed).map_err(|error| invalid(error.to_string()))?;
+            let bytes =
+                snap::raw::decompress_len(&self.packed).map_err(|error| invalid(error.to_string()))?;
             if bytes > SNAPPY_RATIO_MAX * self.packed.len() {
                 return Err(invalid(format!("a snappy chunk of {length} bytes claims to hold {bytes}")));
             }

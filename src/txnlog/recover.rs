@@ -55,7 +55,9 @@ pub enum RecoverError {
     Version { segment: SegmentId, version: u32 },
     #[error("log segment {segment}: reading at offset {offset_bytes} failed: {error}")]
     Read { segment: SegmentId, offset_bytes: u64, error: io::Error },
-    #[error("log segment {segment}: transaction {zxid} in the batch at offset {offset_bytes} cannot be applied: {reason}")]
+    #[error(
+        "log segment {segment}: transaction {zxid} in the batch at offset {offset_bytes} cannot be applied: {reason}"
+    )]
     Apply { segment: SegmentId, offset_bytes: u64, zxid: Zxid, reason: String },
 }
 
@@ -182,7 +184,11 @@ struct Segments {
 }
 
 impl Segments {
-    fn survey(files: &[SegmentFile], window: &mut Window<'_>, identity: u64) -> Result<Segments, RecoverError> {
+    fn survey(
+        files: &[SegmentFile],
+        window: &mut Window<'_>,
+        identity: u64,
+    ) -> Result<Segments, RecoverError> {
         let mut sound = Vec::new();
         for &file in files {
             let damaged = |why| RecoverError::Damaged {
@@ -282,7 +288,8 @@ fn take_segment(
     entry_count: &mut u64,
 ) -> Result<(), RecoverError> {
     while end.number < segment.batch_limit && end.offset_bytes + BLOCK_BYTES as u64 <= segment.file.bytes {
-        let Some(header) = BatchHeader::decode(base.identity, window.get(segment.file, end.offset_bytes, BLOCK_BYTES)?)
+        let Some(header) =
+            BatchHeader::decode(base.identity, window.get(segment.file, end.offset_bytes, BLOCK_BYTES)?)
         else {
             break;
         };
@@ -339,7 +346,9 @@ fn judge_end(
         while offset_bytes + BLOCK_BYTES as u64 <= file.bytes {
             let here = offset_bytes;
             offset_bytes += BLOCK_BYTES as u64;
-            let Some(header) = BatchHeader::decode(identity, window.get(file, here, BLOCK_BYTES)?) else { continue };
+            let Some(header) = BatchHeader::decode(identity, window.get(file, here, BLOCK_BYTES)?) else {
+                continue;
+            };
             let counts = match sound {
                 Some(segment) => is_of(&header, segment, here) && header.number < segment.batch_limit,
                 None => is_at(&header, file.id, here),

@@ -26,7 +26,8 @@ pub fn options() -> WriterOptions {
 /// An entry of this zxid and about this many bytes.
 pub fn entry(zxid: i64, bytes: usize) -> Vec<u8> {
     let mut out = Vec::new();
-    TxnHeader { session: SessionId(1), cxid: 2, zxid: Zxid(zxid), time_ms: 3, kind: kind::ERROR }.encode(&mut out);
+    TxnHeader { session: SessionId(1), cxid: 2, zxid: Zxid(zxid), time_ms: 3, kind: kind::ERROR }
+        .encode(&mut out);
     put_i32(&mut out, -101);
     let len = out.len().max(bytes);
     out.resize(len, zxid as u8);

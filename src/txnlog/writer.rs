@@ -290,7 +290,9 @@ impl Writer {
             self.zxid_durable = write.zxid_last;
         }
         // A buffer that one huge entry made is not worth keeping.
-        if self.spare.len() <= self.options.in_flight_max && spent.capacity() <= 2 * self.options.batch_bytes_max {
+        if self.spare.len() <= self.options.in_flight_max
+            && spent.capacity() <= 2 * self.options.batch_bytes_max
+        {
             self.spare.push(spent);
         }
         self.zxid_durable
@@ -374,7 +376,8 @@ impl Writer {
 
     /// A batch at the next place that has room for `batch_bytes`.
     fn open_batch(&mut self, batch_bytes: u64) -> Batch {
-        let begun_bytes = if self.place.offset_bytes == 0 { BLOCK_BYTES as u64 } else { self.place.offset_bytes };
+        let begun_bytes =
+            if self.place.offset_bytes == 0 { BLOCK_BYTES as u64 } else { self.place.offset_bytes };
         if begun_bytes + batch_bytes > self.options.segment_bytes {
             assert!(
                 BLOCK_BYTES as u64 + batch_bytes <= self.options.segment_bytes,
@@ -494,7 +497,10 @@ mod tests {
         assert_eq!(writer.next_write(Instant(0)), None, "no segment yet");
         writer.segment_ready(SegmentId(1));
         let first = writer.next_write(Instant(0)).unwrap();
-        assert_eq!((first.segment, first.offset_bytes, first.bytes.len()), (SegmentId(1), 0, 2 * BLOCK_BYTES));
+        assert_eq!(
+            (first.segment, first.offset_bytes, first.bytes.len()),
+            (SegmentId(1), 0, 2 * BLOCK_BYTES)
+        );
         writer.append(Zxid(2), &entry(2, 10));
         writer.append(Zxid(3), &entry(3, 10));
         assert_eq!(writer.next_write(Instant(0)), None, "one in flight");

@@ -150,8 +150,11 @@ pub fn read_file(
                 let zxid = entry_zxid(entry).expect("an entry has a header");
                 match chain.place(zxid, get_i32(entry, 28)) {
                     Place::Skip => {}
-                    Place::Apply => apply(zxid, entry)
-                        .map_err(|reason| ZkLogError::Apply { offset_bytes, zxid, reason })?,
+                    Place::Apply => apply(zxid, entry).map_err(|reason| ZkLogError::Apply {
+                        offset_bytes,
+                        zxid,
+                        reason,
+                    })?,
                     Place::Gap(zxid_before) => {
                         return Err(ZkLogError::Gap { offset_bytes, zxid_before, zxid_after: zxid });
                     }
@@ -166,12 +169,9 @@ pub fn read_file(
         // A record begins at most its checksum and length before its first byte that is not zero.
         let from = written.saturating_sub(BEFORE_BYTES as u64).max(offset_bytes + 1);
         return match window.search(from, chain.zxid())? {
-            Some(next_offset_bytes) => Err(ZkLogError::Damaged {
-                offset_bytes,
-                zxid_before: chain.zxid(),
-                why,
-                next_offset_bytes,
-            }),
+            Some(next_offset_bytes) => {
+                Err(ZkLogError::Damaged { offset_bytes, zxid_before: chain.zxid(), why, next_offset_bytes })
+            }
             None => Ok(FileEnd::Torn { offset_bytes }),
         };
     }
@@ -266,7 +266,10 @@ impl Window<'_> {
             // The high half of the checksum is zero and the zxid is near: few other places look like that.
             let found = part.windows(LOOK_BYTES).position(|look| {
                 let next = entry_zxid(&look[BEFORE_BYTES..]).expect("a header is looked at");
-                look[..4] == [0; 4] && look[8] < 0x80 && next > zxid && next.0.wrapping_sub(zxid.0) < SEARCH_AHEAD_MAX
+                look[..4] == [0; 4]
+                    && look[8] < 0x80
+                    && next > zxid
+                    && next.0.wrapping_sub(zxid.0) < SEARCH_AHEAD_MAX
             });
             match found {
                 None => offset_bytes += (part.len() - LOOK_BYTES + 1) as u64,
@@ -338,7 +341,10 @@ mod tests {
             };
             // A partial record of zeros only cannot be told from preallocation.
             let end = end.unwrap();
-            assert!(end == expected || bytes[offsets[whole]..length].iter().all(|&b| b == 0), "length {length}");
+            assert!(
+                end == expected || bytes[offsets[whole]..length].iter().all(|&b| b == 0),
+                "length {length}"
+            );
         }
     }
 
@@ -362,7 +368,11 @@ mod tests {
             let mut bytes = bytes.clone();
             bytes[at] ^= 0x55;
             let (end, zxids) = read(&bytes, 0);
-            assert_eq!((end.unwrap(), zxids.len()), (FileEnd::Torn { offset_bytes: last as u64 }, 7), "offset {at}");
+            assert_eq!(
+                (end.unwrap(), zxids.len()),
+                (FileEnd::Torn { offset_bytes: last as u64 }, 7),
+                "offset {at}"
+            );
         }
     }
 

@@ -223,9 +223,8 @@ fn every_subset(sector: usize, in_flight: &[usize], is_recycled: bool) {
                     .copy_from_slice(&write.bytes[at..at + sector]);
             }
         }
-        let lands = |write: &LogWrite| {
-            image[&write.segment][write.offset_bytes as usize..].starts_with(&write.bytes)
-        };
+        let lands =
+            |write: &LogWrite| image[&write.segment][write.offset_bytes as usize..].starts_with(&write.bytes);
         let whole = under_way.iter().take_while(|write| lands(write)).count() as i64;
         let (result, entries) = run(&image, BASE);
         let recovered = result.unwrap_or_else(|error| panic!("subset {subset:b}: {error}"));
