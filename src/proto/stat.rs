@@ -210,9 +210,7 @@ mod tests {
 
     #[test]
     fn owner_tells_the_kind() {
-        for kind in
-            [NodeKind::Persistent, NodeKind::Ephemeral(SessionId(7)), NodeKind::Container, NodeKind::Ttl(9)]
-        {
+        for kind in [NodeKind::Persistent, NodeKind::Ephemeral(SessionId(7)), NodeKind::Container, NodeKind::Ttl(9)] {
             assert_eq!(NodeKind::of_owner(kind.owner()), kind);
         }
     }

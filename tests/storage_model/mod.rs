@@ -28,10 +28,12 @@ pub struct Model {
 
 impl Model {
     fn begin(&mut self) {
-        for path in ["", "/zookeeper", "/zookeeper/quota"] {
-            let cversion = if path == "/zookeeper/quota" { 0 } else { -1 };
-            let stat = StatPersisted { cversion: cversion.max(-1), ..StatPersisted::default() };
-            let node = Node { data: Some(Vec::new()), acl: acl::OPEN_UNSAFE.to_vec(), stat };
+        for path in ["", "/zookeeper", "/zookeeper/quota", "/zookeeper/config"] {
+            let node = Node {
+                data: Some(Vec::new()),
+                acl: acl::OPEN_UNSAFE.to_vec(),
+                stat: StatPersisted::default(),
+            };
             self.nodes.insert(path.into(), node);
         }
     }
