@@ -8,7 +8,6 @@ mod control;
 mod gather;
 mod inspect;
 mod logging;
-pub mod machine;
 mod probe;
 mod process;
 pub mod serve;

@@ -69,11 +69,14 @@ mod tests {
 
     #[test]
     fn nobody_there_is_no_mode() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = ListenAddress::new("127.0.0.1", listener.local_addr().unwrap().port());
-        assert!(accepts(&address, PATIENCE));
-        drop(listener);
+        // Bound and not listening: the port is ours, and connections to it are refused.
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
+        let port = socket.local_addr().unwrap().as_socket().unwrap().port();
+        let address = ListenAddress::new("127.0.0.1", port);
         assert!(!accepts(&address, PATIENCE));
         assert_eq!(mode(&address, PATIENCE), None);
+        socket.listen(1).unwrap();
+        assert!(accepts(&address, PATIENCE));
     }
 }
