@@ -16,11 +16,14 @@ pub const READERS_MAX: usize = 128;
 /// Values one reader can keep alive across turns.
 pub const PINS_MAX: usize = 64;
 
+/// Looks at number and zxid, should the writer publish between the two each time.
+const LOOKS_MAX: usize = 4;
+
 /// A moment in the life of the tree. The number moves with every begin and every publish.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Published {
     pub number: u64,
-    /// The newest published state; exact if the number is even and has not moved since.
+    /// The newest published state; of no use if the number is odd.
     pub zxid: Zxid,
 }
 
@@ -63,10 +66,20 @@ impl Publication {
         !self.number.load(Ordering::Relaxed).is_multiple_of(2)
     }
 
+    /// The number and the zxid that belongs to it.
     #[inline]
     pub fn published(&self) -> Published {
-        let number = self.number.load(Ordering::Acquire);
-        Published { number, zxid: Zxid(self.zxid.load(Ordering::Relaxed)) }
+        let mut published = Published { number: 1, zxid: Zxid::ZERO };
+        for _ in 0..LOOKS_MAX {
+            published.number = self.number.load(Ordering::Acquire);
+            published.zxid = Zxid(self.zxid.load(Ordering::Relaxed));
+            if !published.is_stable() || self.holds(published) {
+                return published;
+            }
+        }
+        // The number moved under every look: as good as being in the middle of a transaction.
+        published.number |= 1;
+        published
     }
 
     /// Whether everything read since `published` belongs to that one state.
