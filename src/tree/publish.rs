@@ -95,21 +95,21 @@ const ASLEEP: u64 = u64::MAX;
 const VACANT: u64 = u64::MAX - 1;
 
 pub(super) struct Quiescence {
-    epoch: AtomicU64,
+    epoch: Padded<AtomicU64>,
     places: Vec<Padded<AtomicU64>>,
 }
 
 impl Quiescence {
     pub fn new(readers_max: usize) -> Quiescence {
         Quiescence {
-            epoch: AtomicU64::new(1),
+            epoch: Padded(AtomicU64::new(1)),
             places: (0..readers_max).map(|_| Padded(AtomicU64::new(VACANT))).collect(),
         }
     }
 
     /// The epoch to stamp on what is unlinked now.
     pub fn epoch(&self) -> u64 {
-        self.epoch.load(Ordering::Relaxed)
+        self.epoch.0.load(Ordering::Relaxed)
     }
 
     /// Takes a vacant place and wakes it. Only the writer does, so that no two take the same.
@@ -128,7 +128,7 @@ impl Quiescence {
     pub fn quiet(&self, place: usize) {
         // What was unlinked before this epoch began cannot be met by reads after this load;
         // the store tells that the reads before it are over.
-        let epoch = self.epoch.load(Ordering::Acquire);
+        let epoch = self.epoch.0.load(Ordering::Acquire);
         self.places[place].0.store(epoch, Ordering::Release);
     }
 
@@ -137,15 +137,15 @@ impl Quiescence {
     }
 
     pub fn wake(&self, place: usize) {
-        self.places[place].0.store(self.epoch.load(Ordering::Acquire), Ordering::Relaxed);
+        self.places[place].0.store(self.epoch.0.load(Ordering::Acquire), Ordering::Relaxed);
         // Either the writer's `advance` sees us awake, or our reads see all it unlinked before it looked.
         fence(Ordering::SeqCst);
     }
 
     /// Begins a new epoch and tells which stamps are over: those lower than the result.
     pub fn advance(&self) -> u64 {
-        let epoch = self.epoch.load(Ordering::Relaxed) + 1;
-        self.epoch.store(epoch, Ordering::Release);
+        let epoch = self.epoch.0.load(Ordering::Relaxed) + 1;
+        self.epoch.0.store(epoch, Ordering::Release);
         fence(Ordering::SeqCst);
         let declared = self.places.iter().map(|place| place.0.load(Ordering::Acquire));
         declared.filter(|&place| place < VACANT).min().unwrap_or(epoch)

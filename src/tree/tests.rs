@@ -468,6 +468,14 @@ fn pinned_data_stays_until_it_is_dropped() {
 }
 
 #[test]
+fn readers_and_pins_move_between_threads() {
+    fn is_send<T: Send>() {}
+    is_send::<Tree>();
+    is_send::<TreeReader>();
+    is_send::<PinnedData>();
+}
+
+#[test]
 fn a_reader_sees_published_states_only() {
     let mut tree = Tree::new(OPTIONS);
     let reader = tree.reader();
