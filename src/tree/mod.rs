@@ -215,7 +215,7 @@ impl Tree {
 
     /// The zxid published last.
     pub fn zxid_applied(&self) -> Zxid {
-        self.store.shared().publication.published().zxid
+        self.store.shared().publication.0.published().zxid
     }
 
     /// The digest of the tree as it is now, also within a transaction.
@@ -235,12 +235,12 @@ impl Tree {
 
     /// A transaction begins: readers see nothing of the tree until [`Tree::publish`]. Panics inside another.
     pub fn begin(&mut self) {
-        self.store.shared().publication.begin();
+        self.store.shared().publication.0.begin();
     }
 
     /// The transaction is complete, and the tree is that of `zxid`. Panics without [`Tree::begin`].
     pub fn publish(&mut self, zxid: Zxid) {
-        self.store.shared().publication.publish(zxid);
+        self.store.shared().publication.0.publish(zxid);
     }
 
     /// Makes a node below `parent`, whose counts change, but not its stat.
@@ -372,7 +372,7 @@ impl Tree {
 
     /// Begins an exact image of the tree as it is published now; one that was going on is abandoned. Panics inside a transaction.
     pub fn snapshot_begin(&mut self) {
-        assert!(!self.store.shared().publication.is_open(), "a snapshot begins inside a transaction");
+        assert!(!self.store.shared().publication.0.is_open(), "a snapshot begins inside a transaction");
         self.snapshot = Some(Snapshot::new(self.zxid_applied(), self.store.slot_count()));
     }
 
@@ -422,7 +422,7 @@ impl Tree {
     }
 
     fn assert_change(&self, n: NodeId) {
-        assert!(self.store.shared().publication.is_open(), "the tree is changed outside a transaction");
+        assert!(self.store.shared().publication.0.is_open(), "the tree is changed outside a transaction");
         assert!(self.view().is_live(n), "{n:?} is no node");
     }
 

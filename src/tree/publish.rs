@@ -16,11 +16,14 @@ pub const READERS_MAX: usize = 128;
 /// Values one reader can keep alive across turns.
 pub const PINS_MAX: usize = 64;
 
+/// Looks at number and zxid, should the writer publish between the two each time.
+const LOOKS_MAX: usize = 4;
+
 /// A moment in the life of the tree. The number moves with every begin and every publish.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Published {
     pub number: u64,
-    /// The newest published state; exact if the number is even and has not moved since.
+    /// The newest published state; of no use if the number is odd.
     pub zxid: Zxid,
 }
 
@@ -63,10 +66,20 @@ impl Publication {
         !self.number.load(Ordering::Relaxed).is_multiple_of(2)
     }
 
+    /// The number and the zxid that belongs to it.
     #[inline]
     pub fn published(&self) -> Published {
-        let number = self.number.load(Ordering::Acquire);
-        Published { number, zxid: Zxid(self.zxid.load(Ordering::Relaxed)) }
+        let mut published = Published { number: 1, zxid: Zxid::ZERO };
+        for _ in 0..LOOKS_MAX {
+            published.number = self.number.load(Ordering::Acquire);
+            published.zxid = Zxid(self.zxid.load(Ordering::Relaxed));
+            if !published.is_stable() || self.holds(published) {
+                return published;
+            }
+        }
+        // The number moved under every look: as good as being in the middle of a transaction.
+        published.number |= 1;
+        published
     }
 
     /// Whether everything read since `published` belongs to that one state.
@@ -82,21 +95,21 @@ const ASLEEP: u64 = u64::MAX;
 const VACANT: u64 = u64::MAX - 1;
 
 pub(super) struct Quiescence {
-    epoch: AtomicU64,
+    epoch: Padded<AtomicU64>,
     places: Vec<Padded<AtomicU64>>,
 }
 
 impl Quiescence {
     pub fn new(readers_max: usize) -> Quiescence {
         Quiescence {
-            epoch: AtomicU64::new(1),
+            epoch: Padded(AtomicU64::new(1)),
             places: (0..readers_max).map(|_| Padded(AtomicU64::new(VACANT))).collect(),
         }
     }
 
     /// The epoch to stamp on what is unlinked now.
     pub fn epoch(&self) -> u64 {
-        self.epoch.load(Ordering::Relaxed)
+        self.epoch.0.load(Ordering::Relaxed)
     }
 
     /// Takes a vacant place and wakes it. Only the writer does, so that no two take the same.
@@ -115,7 +128,7 @@ impl Quiescence {
     pub fn quiet(&self, place: usize) {
         // What was unlinked before this epoch began cannot be met by reads after this load;
         // the store tells that the reads before it are over.
-        let epoch = self.epoch.load(Ordering::Acquire);
+        let epoch = self.epoch.0.load(Ordering::Acquire);
         self.places[place].0.store(epoch, Ordering::Release);
     }
 
@@ -124,15 +137,15 @@ impl Quiescence {
     }
 
     pub fn wake(&self, place: usize) {
-        self.places[place].0.store(self.epoch.load(Ordering::Acquire), Ordering::Relaxed);
+        self.places[place].0.store(self.epoch.0.load(Ordering::Acquire), Ordering::Relaxed);
         // Either the writer's `advance` sees us awake, or our reads see all it unlinked before it looked.
         fence(Ordering::SeqCst);
     }
 
     /// Begins a new epoch and tells which stamps are over: those lower than the result.
     pub fn advance(&self) -> u64 {
-        let epoch = self.epoch.load(Ordering::Relaxed) + 1;
-        self.epoch.store(epoch, Ordering::Release);
+        let epoch = self.epoch.0.load(Ordering::Relaxed) + 1;
+        self.epoch.0.store(epoch, Ordering::Release);
         fence(Ordering::SeqCst);
         let declared = self.places.iter().map(|place| place.0.load(Ordering::Acquire));
         declared.filter(|&place| place < VACANT).min().unwrap_or(epoch)

@@ -10,9 +10,13 @@ use super::publish::{Pins, Publication, Quiescence, READERS_MAX};
 use super::view::View;
 use crate::proto::StatPersisted;
 use crate::stdx::hash::KeyedHash;
+use crate::stdx::sync::Padded;
 
 /// Things taken out of the limbo in one turn at least; a longer limbo is emptied by a sixteenth a turn.
 const RECLAIM_STEP: usize = 4096;
+
+/// Room the limbo keeps when it is empty.
+const LIMBO_KEPT: usize = 65_536;
 
 /// What the writer and all readers see.
 pub(super) struct Shared {
@@ -20,10 +24,11 @@ pub(super) struct Shared {
     /// The index table, and the one it is being copied to.
     index: AtomicU32,
     index_next: AtomicU32,
-    pub publication: Publication,
+    pub hash: KeyedHash,
     pub quiescence: Quiescence,
     pub pins: Pins,
-    pub hash: KeyedHash,
+    /// Changes all the time, the fields above hardly ever.
+    pub publication: Padded<Publication>,
 }
 
 impl Shared {
@@ -63,7 +68,7 @@ impl Store {
             arena,
             index: AtomicU32::new(NO_BLOCK),
             index_next: AtomicU32::new(NO_BLOCK),
-            publication: Publication::new(),
+            publication: Padded(Publication::new()),
             quiescence: Quiescence::new(READERS_MAX),
             pins: Pins::new(READERS_MAX),
             hash: KeyedHash::new(hash_seed),
@@ -213,6 +218,9 @@ impl Store {
                 Freed::Block(spent) => blocks.give(&shared.arena, spent),
                 Freed::Acl(id) => acl_ids.push(id),
             }
+        }
+        if limbo.is_empty() && LIMBO_KEPT < limbo.capacity() {
+            limbo.shrink_to(LIMBO_KEPT);
         }
     }
 }

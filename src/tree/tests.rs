@@ -468,6 +468,14 @@ fn pinned_data_stays_until_it_is_dropped() {
 }
 
 #[test]
+fn readers_and_pins_move_between_threads() {
+    fn is_send<T: Send>() {}
+    is_send::<Tree>();
+    is_send::<TreeReader>();
+    is_send::<PinnedData>();
+}
+
+#[test]
 fn a_reader_sees_published_states_only() {
     let mut tree = Tree::new(OPTIONS);
     let reader = tree.reader();
@@ -615,7 +623,52 @@ fn readers_see_whole_transactions() {
     assert_eq!(tree.limbo_count(), 0);
 }
 
-/// While the index grows in steps, readers find every node, and nodes removed meanwhile are gone from both tables.
+/// A reader misses no published node while the index is copied from table to table.
+///
+/// Method: node `n` is made at zxid `n`; a reader looks for nodes up to the zxid it is told, and for one beyond.
+#[test]
+fn readers_find_every_node_while_the_index_grows() {
+    let count: i64 = if cfg!(miri) { 100 } else { 40_000 };
+    let mut tree = Tree::new(OPTIONS);
+    let mut reader = tree.reader();
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(move || {
+            let (mut seen, mut random) = (0, 1);
+            let mut looked = 0;
+            while seen < count {
+                reader.quiesce();
+                let published = reader.published();
+                let newest = published.zxid.0;
+                let number = if newest == 0 {
+                    0
+                } else {
+                    1 + (crate::stdx::hash::split_mix(&mut random) % newest as u64) as i64
+                };
+                let read = reader.read_at(published, |view| {
+                    let there = newest == 0 || view.find(&format!("/{number}")).is_some();
+                    (there, view.find(&format!("/{}", newest + 1)).is_none())
+                });
+                if let Some((zxid, found)) = read {
+                    assert_eq!((zxid, found), (Zxid(newest), (true, true)), "/{number} at {newest}");
+                    seen = newest;
+                    looked += 1;
+                }
+            }
+            looked
+        });
+        for zxid in 1..=count {
+            tree.begin();
+            tree.create(NodeId::ROOT, &zxid.to_string(), None, AclId::OPEN, &fresh());
+            tree.publish(Zxid(zxid));
+            if zxid % 100 == 0 {
+                tree.reclaim();
+            }
+        }
+        assert!(thread.join().unwrap() > 0);
+    });
+}
+
+/// While the index grows in steps, every node is found, and nodes removed meanwhile are gone from both tables.
 #[test]
 fn nodes_are_found_while_the_index_grows() {
     let mut tree = Tree::new(OPTIONS);

@@ -401,7 +401,7 @@ impl TreeReader {
     /// The publication now.
     #[inline]
     pub fn published(&self) -> Published {
-        self.shared.publication.published()
+        self.shared.publication.0.published()
     }
 
     /// Runs `f` until the tree did not move meanwhile, and returns its result with the zxid of the state it read.
@@ -438,7 +438,7 @@ impl TreeReader {
             return None;
         }
         let result = f(&self.view());
-        self.shared.publication.holds(published).then_some((published.zxid, result))
+        self.shared.publication.0.holds(published).then_some((published.zxid, result))
     }
 
     /// See [`View::prefetch`].
