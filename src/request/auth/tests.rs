@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::config;
 use crate::jute::{Reader, put_i32};
 use crate::proto::acl::{OPEN_UNSAFE, READ_UNSAFE, encode_list};
 use crate::proto::{Acl, AclEntry, ErrorCode, Perms};
@@ -398,6 +399,38 @@ fn enforced_authentication_wants_one_of_its_schemes() {
     ] {
         assert_eq!(lacks_enforced_auth(&identities, options), lacks, "{:?}", options.enforce_schemes);
     }
+}
+
+#[test]
+fn options_come_from_the_configuration() {
+    let options = |settings: &[&str]| {
+        let mut sets = vec!["dataDir=/nowhere".to_owned()];
+        sets.extend(settings.iter().map(|setting| setting.to_string()));
+        let sources = config::Sources { sets, ..config::Sources::default() };
+        let config = config::load(&sources, &mut |_| Ok(None)).unwrap().config;
+        AuthOptions::of_config(&config.auth, config.nodes.skip_acl)
+    };
+    assert_eq!(options(&[]), AuthOptions::default());
+    let given = options(&[
+        "skipACL=yes",
+        "DigestAuthenticationProvider.superDigest=super:x",
+        "DigestAuthenticationProvider.enabled=false",
+        "authProvider.1=org.apache.zookeeper.server.auth.SASLAuthenticationProvider",
+        "enforce.auth.enabled=true",
+        "enforce.auth.schemes=digest,sasl",
+        "superUser=root",
+    ]);
+    let expected = AuthOptions {
+        skip_acl: true,
+        digest_enabled: false,
+        super_digest: Some(Secret("super:x".into())),
+        sasl_enabled: true,
+        sasl_super_users: vec!["root".into()],
+        enforce_schemes: vec!["digest".into(), "sasl".into()],
+        ..AuthOptions::default()
+    };
+    assert_eq!(given, expected);
+    assert_eq!(options(&["sessionRequireClientSASLAuth=true"]).enforce_schemes, ["sasl"]);
 }
 
 proptest! {
