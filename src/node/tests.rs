@@ -630,7 +630,7 @@ fn stopping_finishes_what_was_proposed() {
 
 #[test]
 fn ruok_is_answered_when_allowed() {
-    let mut world = World::with(1, |front, _| front.words = WordOptions::all());
+    let mut world = World::with(1, |front, _| front.words = WordOptions::new(&["*".to_owned()], false));
     let client = world.accept(0);
     world.send_bytes(client, b"ru");
     world.send_bytes(client, b"ok\n");

@@ -53,12 +53,15 @@ pub mod link {
         fn pop(&mut self) -> Option<ToFront>;
         fn push(&mut self, message: ToPipeline);
         fn room(&self) -> usize;
+        fn set_interested(&mut self, interested: bool);
     }
 
     pub trait PipelineLink {
         fn pop(&mut self) -> Option<ToPipeline>;
+        fn is_empty(&self) -> bool;
         fn push(&mut self, message: ToFront);
         fn room(&self) -> usize;
+        fn is_interested(&self) -> bool;
     }
 }
 
