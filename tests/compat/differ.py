@@ -395,8 +395,10 @@ class Differ:
             kind, xid, zxid, err, body = jute.decode_reply(payload, pair.opcode_of)
         except (jute.Malformed, UnicodeError, struct.error) as error:
             return ("undecodable", str(error), payload.hex())
-        self.zxid_last = max(self.zxid_last, side.zxid(zxid))
-        return (kind, xid, side.zxid(zxid), err, side.value(body))
+        # A header tells of now, whatever was true when that zxid was given.
+        now = zxid if zxid <= 0 else zxid - side.shifts[-1][1]
+        self.zxid_last = max(self.zxid_last, now)
+        return (kind, xid, now, err, side.value(body))
 
     def judge(self, pair, requests, frames):
         a, b = frames
@@ -495,7 +497,7 @@ def describe(request, pair):
 
 
 class Report:
-    """Collects differences; the same kind (scenario family, opcode, shape of the answers) is printed once in full."""
+    """Collects differences, each with the request it shows at and what was sent before."""
 
     def __init__(self, names):
         self.names = names
@@ -503,24 +505,31 @@ class Report:
 
     def add(self, scenario, where, requests, pair, a, b, history):
         first = next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
-        self.items.append({"scenario": scenario, "where": where, "first": first,
-                           "a": a[first:first + 2], "b": b[first:first + 2], "history": list(history)})
+        # The frame that differs answers one request of the batch.
+        xids = [frame[first][1] for frame in (a, b) if first < len(frame) and frame[first][0] == "reply"]
+        at = next((describe(request, pair) for request in requests if request.xid in xids), where)
+        self.items.append({"scenario": scenario, "at": at, "a": a[first:first + 2], "b": b[first:first + 2], "batch": where,
+                           "history": list(history)})
 
     def print(self, out, limit=40):
         for number, item in enumerate(self.items[:limit], 1):
             print(f"\n--- difference {number} in {item['scenario']}", file=out)
-            print(f"    at: {item['where']}", file=out)
+            print(f"    at: {short(item['at'])}", file=out)
             for name, side in zip(self.names, ("a", "b")):
                 print(f"    {name}:", file=out)
                 for frame in item[side] or ["(nothing more)"]:
-                    print(f"        {short(frame)}", file=out)
+                    print(f"        {short(repr(frame))}", file=out)
+            if item["batch"] != item["at"]:
+                print(f"    in the batch: {short(item['batch'])}", file=out)
             print("    before it:", file=out)
             for line in item["history"][:-1]:
-                print(f"        {line[:240]}", file=out)
+                print(f"        {short(line, 240)}", file=out)
         if len(self.items) > limit:
-            print(f"\n({len(self.items) - limit} more differences not shown)", file=out)
+            print(f"\n({len(self.items) - limit} more differences, in short)", file=out)
+            for item in self.items[limit:limit + 400]:
+                shown = [short(repr(item[side][0]) if item[side] else "nothing", 140) for side in ("a", "b")]
+                print(f"    {item['scenario']}: {short(item['at'], 140)}: {shown[0]} against {shown[1]}", file=out)
 
 
-def short(frame, chars=600):
-    text = repr(frame)
+def short(text, chars=600):
     return text if len(text) <= chars else text[:chars] + "…"

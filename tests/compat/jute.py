@@ -4,6 +4,7 @@ Written on its own, from the protocol, and not from ringkeeper's code: a mistake
 Decoding is strict: every byte of a reply must be accounted for, so that an extra or a missing field is a difference.
 """
 
+import re
 import struct
 
 # Opcodes by ZooKeeper's names.
@@ -110,7 +111,9 @@ class Reader:
             return None
         # Java writes each UTF-16 unit on its own; the same character must compare equal to real UTF-8.
         text = data.decode("utf-8", "surrogatepass")
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        # How many replacement characters stand for a malformed sequence is a matter of the language.
+        return re.sub("\ufffd+", "\ufffd", text)
 
     def vector(self, item):
         count = self.i32()

@@ -124,8 +124,7 @@ def suite_differential(setting):
                 scenarios.run_all(both, rng, options, setting.mixes, 60, setting.only)
             for server in (a, b):
                 if server.process.poll() is not None:
-                    report.items.append({"scenario": name, "where": f"{server.kind} has ended", "first": 0, "a": [], "b": [server.log_tail()],
-                                         "history": [""]})
+                    report.items.append({"scenario": name, "at": f"{server.kind} has ended", "batch": "", "a": [], "b": [server.log_tail()], "history": []})
         print(f"    {name}: {both.compared} answers compared, {len(report.items)} different ({time.monotonic() - began:.1f} s)", flush=True)
         report.print(sys.stdout, setting.show)
         passed += both.compared - len(report.items)
