@@ -137,3 +137,31 @@ fn every_snapshot_loads_with_its_digest() {
     }
     assert_eq!(count, 10);
 }
+
+/// `inspect` prints every transaction and every node.
+#[test]
+fn logs_and_snapshots_print() {
+    let bytes = fs::read(golden("plain").join("version-2/log.1")).unwrap();
+    let mut lines = Vec::new();
+    let file_bytes = bytes.len() as u64;
+    ringkeeper::txnlog::print::zookeeper_lines(&mut &bytes[..], file_bytes, &mut |line| lines.push(line))
+        .unwrap();
+    assert_eq!(lines.len(), 0x2b + 1, "one a transaction, and the end");
+    assert!(lines[0].contains("createSession timeout 30000 ms digest 2:1371985504"), "{}", lines[0]);
+    assert!(
+        lines
+            .iter()
+            .any(|line| line.contains("create ttl 10000000 ms \"/ttl\" 0 bytes acl [cdrwa world:anyone]"))
+    );
+    assert!(lines.iter().all(|line| !line.contains("no transaction")));
+    let bytes = fs::read(golden("plain").join("version-2/snapshot.2b")).unwrap();
+    let mut lines = Vec::new();
+    snapshot::print::snapshot_lines(&mut &bytes[..], &mut |line| lines.push(line)).unwrap();
+    assert!(
+        lines
+            .iter()
+            .any(|line| line.starts_with("node \"/cont\" 0 bytes acl 2") && line.ends_with(" container"))
+    );
+    assert!(lines.contains(&"acl 2 [cdrwa world:anyone]".to_owned()));
+    assert_eq!(lines.last().unwrap(), "last zxid 0x2b");
+}

@@ -6,7 +6,7 @@
 //! |------|--------|
 //! | header | int magic `ZKSN`, int version 2, long database id -1 |
 //! | sessions | int count, then each: long session, int timeout in ms |
-//! | ACLs | int count, then each: long id, vector of ACL; id -1 (world:anyone, all) is never listed |
+//! | ACLs | int count, then each: long id, vector of ACL; id -1 (world:anyone, all) is never listed, though that list may also have an id of its own |
 //! | nodes | each: ustring path (the root's is empty), buffer data, long ACL id, 60 bytes of stat; a parent before its children |
 //! | end of nodes | ustring `/` |
 //! | seal | long adler32 of everything before it, ustring `/` |
@@ -39,7 +39,7 @@ use crate::types::Zxid;
 pub const MAGIC: i32 = i32::from_be_bytes(*b"ZKSN");
 /// The version every ZooKeeper since 3.0 writes.
 pub const VERSION: i32 = 2;
-/// The ACL id of nodes open to all; not in the list of ACLs. Source: ZooKeeper `ReferenceCountedACLCache`.
+/// An ACL id for world:anyone with all permissions that is not in the list of ACLs. Source: ZooKeeper `ReferenceCountedACLCache`.
 pub const ACL_OPEN: i64 = -1;
 
 /// Work on a snapshot's file, in this order: `Begin`, every `Part`, then `End` or `Abandon`.

@@ -284,7 +284,8 @@ impl Writer {
         let done = self.in_flight.iter_mut().find(|write| write.id == id).expect("a write under way");
         assert!(!done.written, "a write is reported once");
         done.written = true;
-        while let Some(write) = self.in_flight.pop_front_if(|write| write.written) {
+        while self.in_flight.front().is_some_and(|write| write.written) {
+            let write = self.in_flight.pop_front().expect("there is a front");
             assert!(write.id.0 == self.durable_before && write.zxid_last >= self.zxid_durable);
             self.durable_before = write.id.0 + 1;
             self.zxid_durable = write.zxid_last;

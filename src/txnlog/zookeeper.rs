@@ -100,9 +100,14 @@ impl Chain {
         Chain { base, last: None, duplicate_count: 0 }
     }
 
+    /// For reading one file by itself: it may begin with any transaction, and all are handed out.
+    pub fn anywhere() -> Chain {
+        Chain { base: Zxid(i64::MIN), last: None, duplicate_count: 0 }
+    }
+
     /// The last transaction there is, in the log or the snapshot.
     pub fn zxid(&self) -> Zxid {
-        self.last.unwrap_or(Zxid::ZERO).max(self.base)
+        self.last.unwrap_or(Zxid(i64::MIN)).max(self.base)
     }
 
     fn place(&mut self, zxid: Zxid, kind: i32) -> Place {
@@ -114,7 +119,8 @@ impl Chain {
         if zxid <= before {
             return Place::Gap(before);
         }
-        if zxid > self.base && !follows(self.zxid(), zxid) {
+        let is_first_anywhere = self.last.is_none() && self.base == Zxid(i64::MIN);
+        if zxid > self.base && !is_first_anywhere && !follows(self.zxid(), zxid) {
             return Place::Gap(self.zxid());
         }
         self.last = Some(zxid);

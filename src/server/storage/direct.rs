@@ -178,7 +178,7 @@ impl DirectWriter {
 
     /// Writes `count` zeros, really.
     pub fn write_zeros(&mut self, count: u64) -> io::Result<()> {
-        const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+        static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
         let mut left = count;
         while left > 0 {
             let part = left.min(ZEROS.len() as u64);
