@@ -141,6 +141,11 @@ impl WordOptions {
         WordOptions { allowed }
     }
 
+    /// Every word, as `*` gives.
+    pub fn all() -> WordOptions {
+        WordOptions::new(&["*".to_owned()], false)
+    }
+
     pub fn of(config: &crate::config::Config) -> WordOptions {
         WordOptions::new(&config.words_whitelist, config.read_only_mode_enabled)
     }
