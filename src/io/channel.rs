@@ -30,7 +30,7 @@ pub fn channel<T: Send>(capacity: usize) -> (Sender<T>, Receiver<T>) {
         head: Line(AtomicUsize::new(0)),
         pinched: Line(AtomicBool::new(false)),
     });
-    let sender = Sender { shared: shared.clone(), tail: 0, tail_published: 0, head_seen: 0 };
+    let sender = Sender { shared: shared.clone(), tail: 0, tail_published: 0, head_seen: 0, scarce: false };
     let receiver = Receiver { shared, head: 0, head_published: 0, tail_seen: 0 };
     (sender, receiver)
 }
@@ -44,6 +44,8 @@ pub struct Sender<T: Send> {
     tail_published: usize,
     /// The consumer's head as last looked up: never ahead of the real one.
     head_seen: usize,
+    /// Somebody asked for room since the last sleep and heard that little is left: work may wait for more.
+    scarce: bool,
 }
 
 /// The consuming end.
@@ -95,7 +97,9 @@ impl<T: Send> Sender<T> {
         if free > capacity / 2 {
             return free;
         }
-        self.room_now()
+        let free = self.room_now();
+        self.scarce |= free <= capacity / 2;
+        free
     }
 
     fn room_now(&mut self) -> usize {
@@ -128,12 +132,13 @@ impl<T: Send> Sender<T> {
         true
     }
 
-    /// To be asked before the producer's core sleeps: true if it may, false if there is room again after all.
+    /// To be asked before the producer's core sleeps: true if it may, false if there is room again for work that may
+    /// have been put off for want of it.
     ///
-    /// A producer with more than half of the slots free has nothing to wait for. One with less leaves word, and the
-    /// consumer's [`Receiver::release`] tells the consumer to wake it.
+    /// A producer that never heard of scarce room has nothing to wait for. One that did leaves word, and
+    /// [`Receiver::release`] tells the consumer to wake it once more than half of the slots are free.
     pub fn wait_for_room(&mut self) -> bool {
-        if self.room_now() > self.capacity() / 2 {
+        if !std::mem::take(&mut self.scarce) {
             return true;
         }
         self.shared.pinched.0.store(true, Ordering::Relaxed);
@@ -269,6 +274,17 @@ mod tests {
         assert_eq!(tx.room(), 3);
         rx.pop();
         assert!(!rx.release(), "it was told once");
+        assert!(!tx.wait_for_room(), "it asked while room was scarce");
+        assert!(tx.wait_for_room(), "it may sleep");
+        for _ in 0..3 {
+            tx.push(1);
+        }
+        tx.publish();
+        assert_eq!(tx.room(), 1);
+        while rx.pop().is_some() {}
+        rx.release();
+        assert!(!tx.wait_for_room(), "work was put off, and there is room by now");
+        assert!(tx.wait_for_room());
     }
 
     #[test]
@@ -380,9 +396,10 @@ mod loom_tests {
                 }
                 (told, rx)
             });
-            let sleeps = tx.wait_for_room() && tx.room_now() <= 1;
+            let scarce = tx.room() <= 1;
+            let sleeps = tx.wait_for_room();
             let (told, _rx) = consumer.join().unwrap();
-            assert!(!sleeps || told, "asleep, and nobody rings");
+            assert!(!scarce || !sleeps || told, "asleep with work put off, and nobody rings");
         });
     }
 }

@@ -56,7 +56,7 @@ pub struct WriteFailure {
 
 /// The one who writes.
 pub enum DurableWriter {
-    Ring(LogRing),
+    Ring(Box<LogRing>),
     Thread(WriterThread),
 }
 
@@ -65,7 +65,7 @@ impl DurableWriter {
     /// Must be made on the thread that will use it.
     pub fn new(mode: WriteMode, sync: bool) -> io::Result<DurableWriter> {
         Ok(match mode {
-            WriteMode::RingDirect => DurableWriter::Ring(LogRing::new(sync)?),
+            WriteMode::RingDirect => DurableWriter::Ring(Box::new(LogRing::new(sync)?)),
             WriteMode::ThreadBuffered => DurableWriter::Thread(WriterThread::new(sync)?),
         })
     }

@@ -297,7 +297,7 @@ impl Core {
     }
 
     fn end_turn(self: &Rc<Self>, now: Now) {
-        let mut more = self.local.as_ref().is_some_and(|l| l.has_for_pipeline() || l.has_for_front());
+        let mut more = self.local.as_ref().is_some_and(|l| l.wants_turn());
         let mut timer = self.closing.borrow().front().map(|c| c.0);
         let mut earlier = |other: Option<Instant>| {
             timer = match (timer, other) {

@@ -37,6 +37,9 @@ pub(super) struct Local {
     to_pipeline: RefCell<VecDeque<ToPipeline>>,
     to_front: RefCell<VecDeque<ToFront>>,
     interested: Cell<bool>,
+    /// Somebody heard that little room is left in a direction, and may have put work off.
+    scarce_to_pipeline: Cell<bool>,
+    scarce_to_front: Cell<bool>,
 }
 
 /// One end of a link across threads, as the shell sees it.
@@ -127,7 +130,17 @@ impl Local {
             to_pipeline: RefCell::default(),
             to_front: RefCell::default(),
             interested: Cell::new(false),
+            scarce_to_pipeline: Cell::new(false),
+            scarce_to_front: Cell::new(false),
         })
+    }
+
+    /// At the end of a turn: something waits in the queues, or work was put off and there is room for it again.
+    pub(super) fn wants_turn(&self) -> bool {
+        let room_again = |scarce: &Cell<bool>, room| room > LINK_MESSAGES_MAX / 2 && scarce.replace(false);
+        let front = room_again(&self.scarce_to_pipeline, room_in(&self.to_pipeline));
+        let pipeline = room_again(&self.scarce_to_front, room_in(&self.to_front));
+        front || pipeline || self.has_for_pipeline() || self.has_for_front()
     }
 
     pub(super) fn has_for_pipeline(&self) -> bool {
@@ -176,7 +189,7 @@ impl FrontLink for FrontPort {
 
     fn room(&self) -> usize {
         match &self.0 {
-            FrontSide::Local(local) => LINK_MESSAGES_MAX - local.to_pipeline.borrow().len(),
+            FrontSide::Local(local) => tell_room(&local.to_pipeline, &local.scarce_to_pipeline),
             FrontSide::Remote(remote) => remote.tx.borrow_mut().room(),
         }
     }
@@ -229,10 +242,22 @@ impl PipelineLink for PipelinePort {
 
     fn room(&self) -> usize {
         match &self.0 {
-            PipelineSide::Local(local) => LINK_MESSAGES_MAX - local.to_front.borrow().len(),
+            PipelineSide::Local(local) => tell_room(&local.to_front, &local.scarce_to_front),
             PipelineSide::Remote(remote) => remote.tx.borrow_mut().room(),
         }
     }
+}
+
+fn room_in<T>(queue: &RefCell<VecDeque<T>>) -> usize {
+    LINK_MESSAGES_MAX - queue.borrow().len()
+}
+
+fn tell_room<T>(queue: &RefCell<VecDeque<T>>, scarce: &Cell<bool>) -> usize {
+    let room = room_in(queue);
+    if room <= LINK_MESSAGES_MAX / 2 {
+        scarce.set(true);
+    }
+    room
 }
 
 fn push_local<T>(queue: &RefCell<VecDeque<T>>, message: T) {
