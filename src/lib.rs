@@ -4,34 +4,34 @@
 //! Where `forbid(unsafe_code)` is missing, unsafe may be.
 
 #[forbid(unsafe_code)]
-pub mod cli;
-#[forbid(unsafe_code)]
-pub mod client;
-#[forbid(unsafe_code)]
-pub mod config;
-pub mod io;
+pub mod types;
+pub mod stdx;
 #[forbid(unsafe_code)]
 pub mod jute;
 #[forbid(unsafe_code)]
-pub mod metrics;
-#[forbid(unsafe_code)]
-pub mod node;
-#[forbid(unsafe_code)]
 pub mod proto;
 #[forbid(unsafe_code)]
-pub mod request;
-pub mod server;
+pub mod metrics;
 #[forbid(unsafe_code)]
-pub mod session;
+pub mod config;
 #[forbid(unsafe_code)]
-pub mod snapshot;
-pub mod stdx;
+pub mod words;
+#[forbid(unsafe_code)]
+pub mod client;
 pub mod tree;
-#[forbid(unsafe_code)]
-pub mod txnlog;
-#[forbid(unsafe_code)]
-pub mod types;
 #[forbid(unsafe_code)]
 pub mod watch;
 #[forbid(unsafe_code)]
-pub mod words;
+pub mod session;
+#[forbid(unsafe_code)]
+pub mod txnlog;
+#[forbid(unsafe_code)]
+pub mod snapshot;
+#[forbid(unsafe_code)]
+pub mod request;
+#[forbid(unsafe_code)]
+pub mod node;
+pub mod io;
+pub mod server;
+#[forbid(unsafe_code)]
+pub mod cli;
