@@ -92,7 +92,7 @@ pub struct Config {
     /// `ringkeeper.io`: `auto`, `uring` or `epoll`. Default auto.
     pub io: IoDriver,
     /// `ringkeeper.spin`: how long an idle core looks again before it sleeps, 0 for never. `None`: the server chooses
-    /// (30 µs where `ringkeeper.cores` is given, else 0).
+    /// (50 µs where `ringkeeper.cores` is given, else 0).
     pub spin_us: Option<u32>,
     /// `ringkeeper.log.format`: the server's own log as `text` (default) or `json`.
     pub log_format: LogFormat,

@@ -94,8 +94,7 @@ impl Merged {
         let mut options = Vec::new();
         let mut entries = Vec::new();
         for (variable, text) in flags {
-            let mut words = words_of(text).into_iter();
-            while let Some(word) = words.next() {
+            for word in words_of(text) {
                 let property = word.strip_prefix("-D").map(|rest| rest.split_once('=').unwrap_or((rest, "")));
                 let named = property.and_then(|(name, value)| Some((keys::of_property(name)?, value)));
                 match named {
