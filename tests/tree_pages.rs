@@ -71,7 +71,7 @@ fn long_values() {
         for length in lengths {
             let long: Vec<u8> = (0..length).map(|index| (index + round) as u8).collect();
             tree.begin();
-            tree.set_data(n, Some(&long), round as i32, Zxid(1), 0);
+            tree.set_data(n, Some(&long), round, Zxid(1), 0);
             tree.publish(Zxid(1));
             let read = reader.read(|view| view.data(n).map(<[u8]>::to_vec)).unwrap().1;
             assert!(read == Some(long), "{length} bytes were not read back");

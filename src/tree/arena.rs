@@ -28,25 +28,30 @@ use super::header::{Family, Header};
 // Unit tests and Miri run on small pages, so that they cross many borders.
 const SMALL: bool = cfg!(any(test, miri));
 
+/// Miri walks a directory slowly.
+const fn pages_max(count: usize) -> usize {
+    if cfg!(miri) { 256 } else { count }
+}
+
 /// Four MiB of headers: two huge pages.
 const SLOTS_PER_PAGE: usize = if SMALL { 64 } else { 65_536 };
-const SLOT_PAGES_MAX: usize = 65_536;
+const SLOT_PAGES_MAX: usize = pages_max(65_536);
 /// Slots a tree can have.
 pub(super) const SLOTS_MAX: u32 = (SLOTS_PER_PAGE * SLOT_PAGES_MAX - 1) as u32;
 
 const UNIT_BYTES: usize = 16;
 /// Two MiB of blocks: one huge page.
 const UNITS_PER_PAGE: usize = if SMALL { 256 } else { 131_072 };
-const UNIT_PAGES_MAX: usize = LARGE_FIRST as usize / 131_072;
+const UNIT_PAGES_MAX: usize = pages_max(LARGE_FIRST as usize / 131_072);
 /// What is longer is an allocation of its own.
 pub(super) const BLOCK_BYTES_MAX: usize = if SMALL { 1024 } else { 65_536 };
 /// Block numbers from here on are large blocks. Below it are 60 GiB of units.
 const LARGE_FIRST: u32 = 0xf000_0000;
 const LARGE_PER_PAGE: usize = if SMALL { 4 } else { 4096 };
-const LARGE_PAGES_MAX: usize = 65_536;
+const LARGE_PAGES_MAX: usize = pages_max(65_536);
 
 const ACLS_PER_PAGE: usize = if SMALL { 4 } else { 4096 };
-const ACL_PAGES_MAX: usize = 65_536;
+const ACL_PAGES_MAX: usize = pages_max(65_536);
 /// ACL lists a tree can have at once.
 pub(super) const ACLS_MAX: u32 = (ACLS_PER_PAGE * ACL_PAGES_MAX) as u32;
 
@@ -676,7 +681,7 @@ mod tests {
 
     #[test]
     fn classes_hold_what_they_are_chosen_for_and_waste_an_eighth() {
-        for units in 1..=4096 {
+        for units in (1..=4096).step_by(if cfg!(miri) { 37 } else { 1 }) {
             let class = class_of(units);
             let held = class_units(class);
             assert!(class < CLASSES);
@@ -711,9 +716,10 @@ mod tests {
     fn memory_given_back_is_used_again() {
         let (arena, mut blocks) = Blocks::new();
         let mut peak = 0;
-        for round in 0..20 {
+        let (rounds, lengths) = if cfg!(miri) { (3, 20) } else { (20, 150) };
+        for round in 0..rounds {
             let mut made = Vec::new();
-            for length in 0..150 {
+            for length in 0..lengths {
                 let data = vec![round; length * 10];
                 made.push((blocks.payload(&arena, "n", Some(&data)), data));
             }

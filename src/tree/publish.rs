@@ -8,6 +8,8 @@
 //!
 //! The atomics come from `stdx::sync`, so that loom can run both protocols through every interleaving (tests below).
 
+use std::sync::atomic::AtomicUsize;
+
 use crate::stdx::sync::{AtomicI64, AtomicU32, AtomicU64, Ordering, Padded, fence};
 use crate::types::Zxid;
 
@@ -97,6 +99,8 @@ const VACANT: u64 = u64::MAX - 1;
 pub(super) struct Quiescence {
     epoch: Padded<AtomicU64>,
     places: Vec<Padded<AtomicU64>>,
+    /// Places below this were claimed at some time. Only the writer looks: nothing for loom to explore.
+    claimed: AtomicUsize,
 }
 
 impl Quiescence {
@@ -104,6 +108,7 @@ impl Quiescence {
         Quiescence {
             epoch: Padded(AtomicU64::new(1)),
             places: (0..readers_max).map(|_| Padded(AtomicU64::new(VACANT))).collect(),
+            claimed: AtomicUsize::new(0),
         }
     }
 
@@ -116,7 +121,13 @@ impl Quiescence {
     pub fn claim(&self) -> Option<usize> {
         let place = self.places.iter().position(|place| place.0.load(Ordering::Acquire) == VACANT)?;
         self.places[place].0.store(self.epoch(), Ordering::Relaxed);
+        self.claimed.fetch_max(place + 1, Ordering::Relaxed);
         Some(place)
+    }
+
+    /// The places that readers have, or had.
+    pub fn claimed(&self) -> usize {
+        self.claimed.load(Ordering::Relaxed)
     }
 
     pub fn vacate(&self, place: usize) {
@@ -147,7 +158,7 @@ impl Quiescence {
         let epoch = self.epoch.0.load(Ordering::Relaxed) + 1;
         self.epoch.0.store(epoch, Ordering::Release);
         fence(Ordering::SeqCst);
-        let declared = self.places.iter().map(|place| place.0.load(Ordering::Acquire));
+        let declared = self.places[..self.claimed()].iter().map(|place| place.0.load(Ordering::Acquire));
         declared.filter(|&place| place < VACANT).min().unwrap_or(epoch)
     }
 }
@@ -178,8 +189,9 @@ impl Pins {
         self.blocks[pin].store(0, Ordering::Release);
     }
 
-    pub fn is_pinned(&self, block: u32) -> bool {
-        self.blocks.iter().any(|pinned| pinned.load(Ordering::Acquire) == block)
+    /// Whether a reader at one of the first `places` has pinned the block.
+    pub fn is_pinned(&self, block: u32, places: usize) -> bool {
+        self.blocks.iter().take(places * PINS_MAX).any(|pinned| pinned.load(Ordering::Acquire) == block)
     }
 }
 
@@ -329,7 +341,7 @@ mod loom_tests {
             shared.link.store(1, Ordering::Release);
             let stamp = shared.quiescence.epoch();
             for _ in 0..2 {
-                if stamp < shared.quiescence.advance() && !pins.is_pinned(1) {
+                if stamp < shared.quiescence.advance() && !pins.is_pinned(1, 1) {
                     shared.write(0, 0);
                     break;
                 }

@@ -198,8 +198,10 @@ impl Store {
         }
         let Store { shared, blocks, limbo, pinned, acl_ids } = self;
         let passed = shared.quiescence.advance();
+        let places = shared.quiescence.claimed();
+        let is_pinned = |spent: Spent| spent.is_large() && shared.pins.is_pinned(spent.block, places);
         pinned.retain(|&spent| {
-            let stays = shared.pins.is_pinned(spent.block);
+            let stays = is_pinned(spent);
             if !stays {
                 blocks.give(&shared.arena, spent);
             }
@@ -212,9 +214,7 @@ impl Store {
             }
             match limbo.pop_front().expect("the front was just seen").1 {
                 Freed::Slot(slot) => blocks.give_slot(&shared.arena, slot),
-                Freed::Block(spent) if spent.is_large() && shared.pins.is_pinned(spent.block) => {
-                    pinned.push(spent)
-                }
+                Freed::Block(spent) if is_pinned(spent) => pinned.push(spent),
                 Freed::Block(spent) => blocks.give(&shared.arena, spent),
                 Freed::Acl(id) => acl_ids.push(id),
             }
