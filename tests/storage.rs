@@ -89,7 +89,8 @@ fn save(files: &Files, model: &Model) -> Result<Kept, StorageError> {
 /// The entry of the next transaction, a create, already applied to the model.
 fn next_entry(model: &mut Model, data_bytes: usize) -> Vec<u8> {
     let zxid = model.zxid.next();
-    let header = TxnHeader { session: SessionId(7), cxid: 1, zxid, time_ms: 1000 + zxid.0, kind: kind::CREATE };
+    let header =
+        TxnHeader { session: SessionId(7), cxid: 1, zxid, time_ms: 1000 + zxid.0, kind: kind::CREATE };
     let mut entry = Vec::new();
     header.encode(&mut entry);
     let path = format!("/n{:08}", zxid.0);
@@ -209,8 +210,9 @@ fn missing_snapshots_are_refused() {
 #[test]
 fn a_wiped_or_foreign_log_directory_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let place = |name: &str| {
-        StorageOptions { lock_wait: Duration::ZERO, ..StorageOptions::new(dir.path().join(name), Some(dir.path().join(format!("{name}-log")))) }
+    let place = |name: &str| StorageOptions {
+        lock_wait: Duration::ZERO,
+        ..StorageOptions::new(dir.path().join(name), Some(dir.path().join(format!("{name}-log"))))
     };
     for name in ["a", "b"] {
         Server::start(&place(name)).unwrap().create(3, 10);

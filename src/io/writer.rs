@@ -57,7 +57,7 @@ pub struct WriteFailure {
 /// The one who writes.
 pub enum DurableWriter {
     Ring(Box<LogRing>),
-    Thread(WriterThread),
+    Thread(Box<WriterThread>),
 }
 
 impl DurableWriter {
@@ -66,7 +66,7 @@ impl DurableWriter {
     pub fn new(mode: WriteMode, sync: bool) -> io::Result<DurableWriter> {
         Ok(match mode {
             WriteMode::RingDirect => DurableWriter::Ring(Box::new(LogRing::new(sync)?)),
-            WriteMode::ThreadBuffered => DurableWriter::Thread(WriterThread::new(sync)?),
+            WriteMode::ThreadBuffered => DurableWriter::Thread(Box::new(WriterThread::new(sync)?)),
         })
     }
 

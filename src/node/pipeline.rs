@@ -68,6 +68,16 @@ pub struct PipelineOptions {
     pub identity: u64,
     /// zxid of the newest verified snapshot at the start.
     pub zxid_snapshot: Zxid,
+    pub startup: Startup,
+    /// `fsync.warningthresholdms`: a log write that takes longer is told and counted.
+    pub slow_write: Duration,
+}
+
+/// What the recovery before the start took.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Startup {
+    pub took: Duration,
+    pub transactions: u64,
 }
 
 /// What the shell tells the pipeline.
@@ -136,6 +146,9 @@ pub struct Pipeline<L> {
     scratch: Vec<u8>,
     due: Vec<SessionId>,
     owed: Vec<Output>,
+    /// Entries appended since the last write began, and the writes under way.
+    entries_waiting: u64,
+    writes_in_flight: VecDeque<(WriteId, Instant)>,
     sweep: Sweep,
     snapshots: Snapshots,
     surveys: Surveys,
@@ -174,7 +187,7 @@ impl<L: PipelineLink> Pipeline<L> {
                 options.zxid_snapshot,
                 (zxid.0 - options.zxid_snapshot.0).max(0) as u64,
             ),
-            surveys: Surveys::new(links.len(), now.instant),
+            surveys: Surveys::new(links.len(), now.instant, options.startup),
             sweep: Sweep { next: now.instant + options.sweep_interval, ..Sweep::default() },
             links,
             database,
@@ -188,6 +201,8 @@ impl<L: PipelineLink> Pipeline<L> {
             scratch: Vec::new(),
             due: Vec::new(),
             owed: Vec::new(),
+            entries_waiting: 0,
+            writes_in_flight: VecDeque::new(),
             stopping: false,
             stopped: false,
             has_more: false,
@@ -214,6 +229,7 @@ impl<L: PipelineLink> Pipeline<L> {
         self.now = now;
         match input {
             Input::Written { id, spent } => {
+                self.time_write(id);
                 let durable = self.log.written(id, spent);
                 assert!(
                     durable >= self.zxid_durable,
@@ -243,6 +259,7 @@ impl<L: PipelineLink> Pipeline<L> {
     pub fn turn(&mut self, now: Now) {
         self.now = now;
         self.has_more = false;
+        let mut taken_total = 0;
         for front in 0..self.links.len() {
             for taken in 0.. {
                 if self.queue.len() >= OUTSTANDING_MAX || !self.has_room() || taken == TURN_MESSAGES_MAX {
@@ -250,8 +267,12 @@ impl<L: PipelineLink> Pipeline<L> {
                     break;
                 }
                 let Some(message) = self.links[front].pop() else { break };
+                taken_total += 1;
                 self.take(front, message);
             }
+        }
+        if taken_total > 0 {
+            self.surveys.counters.queue_size.record(taken_total);
         }
         self.timers();
         self.apply_durable();
@@ -259,6 +280,8 @@ impl<L: PipelineLink> Pipeline<L> {
         self.has_more |= self.snapshots.has_more();
         // What arrived in this turn leaves as one batch.
         while let Some(write) = self.log.next_write(now.instant) {
+            self.surveys.counters.batch_size.record(std::mem::take(&mut self.entries_waiting));
+            self.writes_in_flight.push_back((write.id, now.instant));
             self.owed.push(Output::Write(write));
         }
         let mut work = Vec::new();
@@ -298,6 +321,21 @@ impl<L: PipelineLink> Pipeline<L> {
 
     fn has_room(&self) -> bool {
         self.links.iter().all(|link| link.room() >= ROOM_PER_ITEM)
+    }
+
+    /// How long a batch took from its handing out to the word that it is durable.
+    fn time_write(&mut self, id: WriteId) {
+        let Some(place) = self.writes_in_flight.iter().position(|(write, _)| *write == id) else { return };
+        let (_, begun) = self.writes_in_flight.remove(place).expect("found above");
+        let took = self.now.instant.since(begun);
+        self.surveys.counters.fsync_time.record(took);
+        if took > self.options.slow_write {
+            self.surveys.counters.fsync_threshold_exceeded += 1;
+            tracing::warn!(
+                "fsync-ing the write ahead log took {}ms which will adversely effect operation latency",
+                took.as_millis()
+            );
+        }
     }
 
     fn take(&mut self, front: usize, message: ToPipeline) {
@@ -393,6 +431,7 @@ impl<L: PipelineLink> Pipeline<L> {
     fn log_entry(&mut self, zxid: Zxid) -> Bytes {
         self.log.append(zxid, &self.scratch);
         self.surveys.counters.proposed += 1;
+        self.entries_waiting += 1;
         self.surveys.counters.log_bytes += self.scratch.len() as u64;
         self.snapshots.logged(self.scratch.len());
         if self.block.capacity() - self.block.len() < self.scratch.len() {
@@ -474,6 +513,7 @@ impl<L: PipelineLink> Pipeline<L> {
         };
         self.database.apply(&entry, Fit::Exact, self.now.instant, &mut reporter);
         let Reporter { body, failed, multi, .. } = reporter;
+        self.surveys.counters.quota_exceeded += u64::from(failed == Some(ErrorCode::QuotaExceeded));
         self.preparer.applied(zxid);
         if let Some(digest) = entry.digest
             && digest.tree_digest != self.database.tree.digest()

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::front::{ConnId, Front, FrontOptions};
 use super::link::LocalLink;
-use super::pipeline::{Input, Output, Pipeline, PipelineOptions};
+use super::pipeline::{Input, Output, Pipeline, PipelineOptions, Startup};
 use crate::client::{
     ACL_OPEN, Conversation, Event, Incoming, Message, MultiResult, Reply, Request, Response, SetWatches,
     WatchMode,
@@ -90,6 +90,8 @@ impl World {
             seed: 1,
             identity: 9,
             zxid_snapshot: Zxid::ZERO,
+            startup: Startup::default(),
+            slow_write: Duration::from_secs(1),
         };
         adjust(&mut front_options, &mut pipeline_options);
         let now = Now { instant: Instant::from_ms(1_000_000), wall_ms: 1_700_000_000_000 };
@@ -593,7 +595,7 @@ fn containers_go_when_their_last_child_has_gone() {
         op: OpCode::CreateContainer,
         path: "/c",
         data: None,
-        acl: Some(&ACL_OPEN),
+        acl: Some(ACL_OPEN),
         flags: 4,
         ttl_ms: 0,
     };

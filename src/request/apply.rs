@@ -309,7 +309,7 @@ impl Database {
                 track.bytes += bytes;
                 self.tree.replace_data(stats, Some(track.text().as_bytes()));
             }
-            None => self.count_quota(&subject.to_owned()),
+            None => self.count_quota(subject),
         }
     }
 

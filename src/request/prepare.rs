@@ -245,7 +245,6 @@ impl Preparer {
     }
 
     /// Appends one entry and takes its zxid. A lone error carries no digest. Source: ZooKeeper `PrepRequestProcessor#pRequest2Txn`.
-    #[expect(clippy::too_many_arguments, reason = "the fields of an entry")]
     fn entry(
         &mut self,
         session: SessionId,

@@ -11,6 +11,7 @@ use super::{FrontMaker, FrontPort, NodeParts, Recovered, Shell, gauges, options}
 use crate::config::Config;
 use crate::io::Clock;
 use crate::metrics::ProcessGauges;
+use crate::node::pipeline::Startup;
 use crate::node::{Front, Pipeline};
 use crate::request::Database;
 use crate::session::IdSource;
@@ -70,18 +71,19 @@ fn assemble(config: &Config, started: StdInstant) -> Result<i32, Failure> {
         Origin::Own { snapshot } => snapshot,
         Origin::ZooKeeper { .. } | Origin::Empty => zxid,
     };
+    let recovered_in = started.elapsed();
     tracing::info!(
         "{} znodes, {} sessions, {entry_count} transactions replayed in {} ms",
         database.tree.node_count(),
         database.sessions.len(),
-        started.elapsed().as_millis()
+        recovered_in.as_millis()
     );
     if first_snapshot_due {
         write_first_snapshot(&files, &mut database, config.nodes.digest_enabled)?;
     }
 
     let unusable = |reason| Failure { code: EXIT_CONFIG, reason };
-    let shell_options = options::shell(config, files.log_dir()).map_err(unusable)?;
+    let shell_options = options::shell(config, files.log_dir(), clock).map_err(unusable)?;
     let shell = Shell::prepare(shell_options)
         .map_err(|error| Failure { code: error.exit_code(), reason: error.to_string() })?;
     let process = Arc::new(ProcessGauges::default());
@@ -95,7 +97,8 @@ fn assemble(config: &Config, started: StdInstant) -> Result<i32, Failure> {
             Box::new(move |port: FrontPort| Front::new(front_options, reader, port)) as FrontMaker
         })
         .collect();
-    let pipeline_options = options::pipeline(config, seed, files.identity(), zxid_snapshot, process);
+    let startup = Startup { took: recovered_in, transactions: entry_count };
+    let pipeline_options = options::pipeline(config, seed, files.identity(), zxid_snapshot, process, startup);
     let writer_options = options::writer(config, random());
     let ids = IdSource::new(STANDALONE_ID, wall_ms());
     let data_directory = config.data_dir.clone();

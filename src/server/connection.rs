@@ -130,7 +130,7 @@ impl Connection {
 pub(super) async fn receive_loop(core: Rc<Core>, connection: Rc<Connection>) {
     let mut drained_bytes = 0;
     loop {
-        if connection.paused.get() && connection.state.get() == State::Open {
+        if connection.paused.get() && matches!(connection.state.get(), State::Open | State::Closing) {
             connection.told.raised().await;
         } else {
             connection.readable_or_told().await;
@@ -194,6 +194,8 @@ impl Core {
         self.stir();
         let mut buffer = self.receive_buffer.borrow_mut();
         match sys::recv(connection.socket.as_fd(), &mut buffer) {
+            // Nothing more will come, but an answer is still to go.
+            Ok(0) if front.borrow().answers_after_end(connection.id) => connection.paused.set(true),
             Ok(0) => {
                 connection.state.set(State::Ended);
                 self.revisit(connection.id);

@@ -244,6 +244,10 @@ impl<L: FrontLink> Front<L> {
         self.conns[conn.0 as usize].closing
     }
 
+    pub fn answers_after_end(&self, _: ConnId) -> bool {
+        false
+    }
+
     pub fn closed(&mut self, conn: ConnId) {
         self.conns.remove(conn.0 as usize);
     }

@@ -43,6 +43,7 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::io::Clock;
 use crate::io::disk::{self, WriteMode};
 use crate::io::sys::{self, StopSignals};
 use crate::io::writer::DurableWriter;
@@ -90,6 +91,8 @@ pub struct ServerOptions {
     pub force_sync: bool,
     /// Whether SIGTERM and SIGINT stop this server. They are taken over for the whole process.
     pub handle_signals: bool,
+    /// The clock that what was recovered has been stamped with.
+    pub clock: Clock,
 }
 
 /// The node, to be put together on the threads it will run on.
@@ -191,7 +194,8 @@ impl Shell {
             CoreRuntime::build(IoChoice::Uring).map_err(|source| StartError::NoRing { source })?;
         }
         let log_mode = probe_log(&options)?;
-        let shared = Shared::new(plan.cores.len()).map_err(StartError::system("make eventfds"))?;
+        let shared =
+            Shared::new(plan.cores.len(), options.clock).map_err(StartError::system("make eventfds"))?;
         Ok(Shell { options, plan, log_mode, shared: Arc::new(shared), signals, on_serving: None })
     }
 

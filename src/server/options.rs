@@ -7,7 +7,9 @@ use std::time::Duration;
 use super::storage::StorageOptions;
 use super::{CoresChoice, IoChoice, ServerOptions};
 use crate::config::{Compression, Config, Cores, IoDriver, ListenAddress};
+use crate::io::Clock;
 use crate::metrics::ProcessGauges;
+use crate::node::pipeline::Startup;
 use crate::node::{FrontOptions, PipelineOptions};
 use crate::request::auth::AuthOptions;
 use crate::request::prepare::PrepareOptions;
@@ -40,7 +42,11 @@ pub(super) fn storage(config: &Config) -> StorageOptions {
 }
 
 /// Fails with the address that does not resolve.
-pub(super) fn shell(config: &Config, log_directory: &std::path::Path) -> Result<ServerOptions, String> {
+pub(super) fn shell(
+    config: &Config,
+    log_directory: &std::path::Path,
+    clock: Clock,
+) -> Result<ServerOptions, String> {
     Ok(ServerOptions {
         addresses: match &config.client_address {
             Some(address) => resolve(address)?,
@@ -61,6 +67,7 @@ pub(super) fn shell(config: &Config, log_directory: &std::path::Path) -> Result<
         log_directory: log_directory.to_owned(),
         force_sync: config.storage.force_sync,
         handle_signals: true,
+        clock,
     })
 }
 
@@ -114,6 +121,7 @@ pub(super) fn pipeline(
     identity: u64,
     zxid_snapshot: Zxid,
     process: Arc<ProcessGauges>,
+    startup: Startup,
 ) -> PipelineOptions {
     let nodes = &config.nodes;
     PipelineOptions {
@@ -134,5 +142,7 @@ pub(super) fn pipeline(
         seed,
         identity,
         zxid_snapshot,
+        startup,
+        slow_write: Duration::from_millis(config.storage.fsync_warning_threshold_ms),
     }
 }

@@ -34,9 +34,9 @@ pub(super) enum Command {
 }
 
 impl Shared {
-    pub(super) fn new(cores: usize) -> std::io::Result<Shared> {
+    pub(super) fn new(cores: usize, clock: Clock) -> std::io::Result<Shared> {
         Ok(Shared {
-            clock: Clock::new(),
+            clock,
             bells: (0..cores).map(|_| Bell::new().map(Arc::new)).collect::<Result<_, _>>()?,
             command: AtomicU8::new(Command::Run as u8),
             alive: AtomicUsize::new(0),

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::door::{Front, Pipeline};
 use super::echo::Kind;
 use super::*;
+use crate::io::Clock;
 use crate::snapshot::{SnapshotEvent, SnapshotWork};
 use crate::txnlog::SegmentId;
 
@@ -76,6 +77,7 @@ impl Server {
             log_directory: directory.path().to_owned(),
             force_sync: true,
             handle_signals: false,
+            clock: Clock::new(),
         };
         let mut shell = Shell::prepare(options).expect("prepared");
         let stopper = shell.stopper();
@@ -414,6 +416,7 @@ fn the_log_directory_must_be_there() {
         log_directory: "/no/such/place".into(),
         force_sync: true,
         handle_signals: false,
+        clock: Clock::new(),
     };
     let Err(error) = Shell::prepare(options) else { panic!("prepared") };
     assert!(error.to_string().starts_with("cannot write in /no/such/place: "), "{error}");

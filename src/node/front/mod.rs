@@ -248,8 +248,9 @@ impl<L: FrontLink> Front<L> {
     pub fn wants_read(&self, id: ConnId) -> bool {
         self.conns.get(id.0 as usize).is_some_and(|conn| match conn.phase {
             Phase::Closing | Phase::Gone => false,
+            Phase::Word => false,
             // An end of file is still to be noticed.
-            Phase::Word | Phase::Ending => true,
+            Phase::Ending => true,
             _ => {
                 conn.unsent_bytes() < OUTPUT_PAUSE_BYTES
                     && conn.input.len() <= self.options.frame_bytes_max as usize + 4
@@ -260,6 +261,12 @@ impl<L: FrontLink> Front<L> {
     /// Whether to close it once its output is sent.
     pub fn wants_close(&self, id: ConnId) -> bool {
         self.conns.get(id.0 as usize).is_some_and(|conn| conn.phase == Phase::Closing)
+    }
+
+    /// Whether an answer is on its way that a client gets though it has ended its own direction, as `nc` does behind a
+    /// four-letter word. Any other client that ends is gone.
+    pub fn answers_after_end(&self, id: ConnId) -> bool {
+        self.conns.get(id.0 as usize).is_some_and(|conn| matches!(conn.phase, Phase::Word | Phase::Closing))
     }
 
     /// When another turn is wanted, should nothing else happen first.
@@ -338,7 +345,6 @@ impl<L: FrontLink> Front<L> {
     }
 
     /// The end of a request the pipeline had.
-    #[expect(clippy::too_many_arguments, reason = "the fields of the message")]
     fn reply(
         &mut self,
         id: ConnId,
@@ -451,6 +457,8 @@ impl<L: FrontLink> Front<L> {
         let Ok(path) = std::str::from_utf8(&change.path) else { return };
         let Front { watches, conns, dirty, options, counters, pool, .. } = self;
         let mut overflowing = Vec::new();
+        let mut fired = 0;
+        let mut fired_children = 0;
         let mut send = |conn_raw: u32, event: EventType, path: &str, side: AclSide| {
             let Some(conn) = conns.get_mut(conn_raw as usize) else { return };
             let acl = match side {
@@ -468,6 +476,10 @@ impl<L: FrontLink> Front<L> {
             put_notification(&mut conn.output, change.zxid, event, path);
             conn.stats.sent += 1;
             counters.events_sent += 1;
+            match event {
+                EventType::NodeChildrenChanged => fired_children += 1,
+                _ => fired += 1,
+            }
             counters.event_bytes += 32 + path.len() as u64;
             if !conn.dirty {
                 conn.dirty = true;
@@ -481,6 +493,17 @@ impl<L: FrontLink> Front<L> {
             ChangeKind::Created => watches.created(path, &mut send),
             ChangeKind::Deleted => watches.deleted(path, &mut send),
             ChangeKind::DataChanged => watches.data_changed(path, &mut send),
+        }
+        let tally = match change.kind {
+            ChangeKind::Created => &mut self.counters.node_created_watches,
+            ChangeKind::Deleted => &mut self.counters.node_deleted_watches,
+            ChangeKind::DataChanged => &mut self.counters.node_changed_watches,
+        };
+        if fired > 0 {
+            tally.record(fired);
+        }
+        if fired_children > 0 {
+            self.counters.node_children_watches.record(fired_children);
         }
         for id in overflowing {
             let conn = &mut self.conns[id.0 as usize];

@@ -186,8 +186,11 @@ impl Snapshots {
     }
 
     fn draw(&mut self) {
-        let mut upper_half = |max: u64| max / 2 + 1 + self.rng.below((max - max / 2).max(1));
-        self.entries_due = upper_half(self.entries_max);
-        self.bytes_due = self.bytes_max.map(upper_half);
+        self.entries_due = upper_half(self.entries_max, &mut self.rng);
+        self.bytes_due = self.bytes_max.map(|max| upper_half(max, &mut self.rng));
     }
+}
+
+fn upper_half(max: u64, rng: &mut Rng) -> u64 {
+    max / 2 + 1 + rng.below((max - max / 2).max(1))
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::PipelineOptions;
+use super::{PipelineOptions, Startup};
 use crate::metrics::PipelineCounters;
 use crate::node::ConnId;
 use crate::node::link::FrontReport;
@@ -39,9 +39,12 @@ pub struct Surveys {
 }
 
 impl Surveys {
-    pub fn new(front_count: usize, now: Instant) -> Surveys {
+    pub fn new(front_count: usize, now: Instant, startup: Startup) -> Surveys {
+        let mut counters = PipelineCounters::default();
+        counters.startup_log_load_ms.record(startup.took.as_millis() as u64);
+        counters.startup_transactions.record(startup.transactions);
         Surveys {
-            counters: PipelineCounters::default(),
+            counters,
             started: now,
             trace_mask: words::TRACE_MASK_DEFAULT,
             digests: VecDeque::new(),

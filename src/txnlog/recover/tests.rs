@@ -252,11 +252,7 @@ fn every_subset(sector: usize, in_flight: &[usize], is_recycled: bool) {
         disk.append(1, bytes);
         under_way.push(disk.writer.next_write(crate::types::Instant(0)).expect("room for another"));
     }
-    let before = if is_recycled {
-        recycled(disk.segments.clone(), &durable)
-    } else {
-        disk.segments.clone()
-    };
+    let before = if is_recycled { recycled(disk.segments.clone(), &durable) } else { disk.segments.clone() };
     let sectors: Vec<(usize, usize)> = under_way
         .iter()
         .enumerate()
