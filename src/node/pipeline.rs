@@ -589,8 +589,7 @@ impl<L: PipelineLink> Pipeline<L> {
         let Ok(prefix) = crate::jute::Reader::new(&request.body).string() else {
             return ErrorCode::MarshallingError;
         };
-        let prefix =
-            prefix.as_deref().filter(|prefix| !prefix.trim().is_empty() && *prefix != "/").unwrap_or("");
+        let prefix = prefix.as_deref().filter(|prefix| !matches!(prefix.trim(), "" | "/")).unwrap_or("");
         let mut count = 0;
         put_i32(out, 0);
         for node in self.database.ephemerals_of(request.session) {

@@ -76,10 +76,10 @@ fn stored_op(op: OpCode, request: &CreateRequest<'_>) -> Result<OpCode, MultiErr
         return Err(MultiError::Null { field: "path" });
     }
     match op {
-        OpCode::CreateTtl if !mode.is_ttl() => Ok(OpCode::Create),
-        OpCode::CreateTtl => Ok(OpCode::CreateTtl),
+        OpCode::CreateTtl if mode.is_ttl() => Ok(OpCode::CreateTtl),
         _ if mode.is_ttl() => Err(MultiError::Flags { flags }),
         _ if mode == CreateMode::Container => Ok(OpCode::CreateContainer),
+        OpCode::CreateTtl => Ok(OpCode::Create),
         op => Ok(op),
     }
 }
