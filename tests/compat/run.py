@@ -5,7 +5,7 @@
     tests/compat/run.py --server … differential kazoo               some of them
     tests/compat/run.py --self-check                                Apache ZooKeeper itself in ringkeeper's place
 
-Suites: differential, words, kazoo, java, shell, curator, c. What they need (a virtual environment with kazoo, the
+Suites: differential, recovery, words, kazoo, java, shell, curator, c. What they need (a virtual environment with kazoo, the
 jars of ZooKeeper and Curator, Debian's libzookeeper-mt-dev) is fetched once into --work. A suite that cannot run is
 an error where CI=true and said plainly elsewhere. RK_SEED in the environment repeats a random run.
 """
@@ -132,6 +132,42 @@ def suite_differential(setting):
     return passed, failed
 
 
+def suite_recovery(setting):
+    """Restarts, kills, and a directory that a ZooKeeper left behind."""
+    print(f"    RK_SEED={setting.seed}", flush=True)
+    properties = {"znode.container.checkIntervalMs": 10**9, "zookeeper.extendedTypesEnabled": "true"}
+    passed = failed = 0
+    ways = [("restart", signal.SIGTERM, None, {}), ("kill", signal.SIGKILL, None, {})]
+    # What ZooKeeper wrote, with several snapshots and logs: plain, and in the two compressed forms it knows.
+    ways += [(f"import, {method or 'plain'}", signal.SIGTERM, True,
+              {"zookeeper.snapCount": 100, **({"zookeeper.snapshot.compression.method": method} if method else {})}) for method in (None, "gz", "snappy")]
+    for name, how, imported, more in ways:
+        began = time.monotonic()
+        first = {**properties, **more}
+        with setting.reference(properties=first) as a, (setting.reference(properties=first) if imported else setting.subject(properties=first)) as b:
+            subject = []
+
+            def change(index, server):
+                if index == 0:
+                    return server.restart(how)
+                server.stop(how)
+                subject.append(setting.subject(properties=first, like=server))
+                return subject[0].start()
+
+            report = differ.Report([f"ZooKeeper {servers.ZOOKEEPER_VERSION}", "ringkeeper" if setting.binary else "zookeeper"])
+            both = differ.Differ(a, b, report)
+            try:
+                scenarios.run_case(both, random.Random(setting.seed), scenarios.Options(extended=True), scenarios.recovery, how, change if imported else None)
+            finally:
+                for server in subject:
+                    server.stop()
+        print(f"    {name}: {both.compared} answers compared, {len(report.items)} different ({time.monotonic() - began:.1f} s)", flush=True)
+        report.print(sys.stdout, setting.show)
+        passed += both.compared - len(report.items)
+        failed += len(report.items)
+    return passed, failed
+
+
 def suite_words(setting):
     with setting.reference() as a, setting.subject() as b:
         passed, failed = words.compare(a, b)
@@ -189,7 +225,7 @@ def suite_c(setting):
         return converse([program, server.address], server, "the C suite")
 
 
-SUITES = {"differential": suite_differential, "words": suite_words, "kazoo": suite_kazoo, "java": suite_java, "shell": suite_shell,
+SUITES = {"differential": suite_differential, "recovery": suite_recovery, "words": suite_words, "kazoo": suite_kazoo, "java": suite_java, "shell": suite_shell,
           "curator": suite_curator, "c": suite_c}
 
 

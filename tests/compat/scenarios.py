@@ -747,6 +747,53 @@ def lifetimes(differ, rng, options):
     differ.end()
 
 
+def whole_node(path):
+    """Every way to look at one node, its children first."""
+    return [get_children2(path), get_data(path), by_path("getACL", path), exists(path), by_path("getAllChildrenNumber", path), get_children(path)]
+
+
+def recovery(differ, rng, options, how, change=None):
+    """A tree with something of everything, a restart, and the tree and the sessions again; then life goes on."""
+    pairs = [differ.connect(f"c{n}") for n in range(3)]
+    one, two, three = pairs
+    differ.step(three, auth("digest", b"user:secret"))
+    differ.step(one, create("/v"), create("/v/null", None), create("/v/empty", b""), create("/v/data", bytes(range(256))),
+                create("/v/big", b"b" * 300000), create("/v/" + "日本語"), create("/v/c", flags=4, op="createContainer"), create("/v/c/kid"))
+    differ.step(one, *(create("/v/s-", str(n).encode(), flags=2 + n % 2) for n in range(20)), *(delete(f"/v/s-{n:010d}") for n in (8, 10, 12)))
+    differ.step(three, create("/v/acl", acl=[(ALL, "auth", "")]), create("/v/acl/locked", acl=[(0, "world", "anyone")]),
+                create("/v/ip", acl=[(ALL, "ip", "127.0.0.1/8"), (READ, "world", "anyone")]), set_acl("/v/data", [(ALL, "auth", ""), (READ, "world", "anyone")]))
+    differ.step(two, create("/v/e1", flags=1), create("/v/e2", flags=1), set_data("/v/empty", b"1"), set_data("/v/empty", b"2"))
+    differ.step(one, multi([sub_op("create", "/v/m"), sub_op("setData", "/v/m", data=b"m"), sub_op("create2", "/v/m/e", flags=3)]),
+                multi([sub_op("delete", "/v/m"), sub_op("create", "/v/n")]), set_data("/v/none", b""))
+    differ.step(one, create("/zookeeper/quota/v"), create("/zookeeper/quota/v/zookeeper_limits", b"count=1000,bytes=-1"),
+                create("/zookeeper/quota/v/zookeeper_stats", b"count=0,bytes=0"))
+    if options.extended:
+        differ.step(one, create("/v/t", b"t", flags=5, op="createTTL", ttl=10**9))
+    gone = differ.connect("gone")
+    differ.step(gone, create("/v/gone", flags=1), create("/v/s-", flags=3))
+    differ.last_words(gone, Request("closeSession"))
+    mix = Mix(differ, rng, options, 0, WRITING)
+    differ.step(one, create(mix.top))
+    for _ in range(80):
+        differ.step(rng.choice(pairs), *(mix.request() for _ in range(rng.choice((1, 3, 8)))))
+    differ.step(two, auth("digest", b"user:secret"))
+    differ.walk(two, whole_node)
+    for _ in range(2):
+        pairs = differ.restart(how, pairs, change)
+        one, two, three = pairs
+        change = None
+        differ.step(two, auth("digest", b"user:secret"), get_data("/zookeeper/quota/v/zookeeper_stats"), by_path("getEphemerals", "/"))
+        differ.step(one, by_path("getEphemerals", "/"))
+        differ.walk(two, whole_node)
+        differ.connect("late", reattach=gone)
+        differ.step(one, create("/v/s-", flags=2), create("/v/c/s-", flags=3), delete("/v/e1"), set_data("/v/data", b"x", 0), exists("/v"),
+                    create("/v/" + "after", acl=READ_ONLY), set_watches(differ, 3, [["/v", "/v/data"], [], ["/v"]]))
+        for _ in range(30):
+            differ.step(rng.choice(pairs), *(mix.request() for _ in range(rng.choice((1, 3, 8)))))
+        differ.step(two, get_data("/zookeeper/quota/v/zookeeper_stats"))
+    differ.end()
+
+
 # -- random mixes --------------------------------------------------------------------------------------------------
 
 class Mix:
@@ -864,11 +911,11 @@ CASES = [predefined, paths_everywhere, acls_everywhere, auth_everywhere, flags_e
          catch_up, handshakes, frames, quotas]
 
 
-def run_case(differ, rng, options, case):
+def run_case(differ, rng, options, case, *more):
     """One scenario from its begin; a difference that leaves nothing to compare ends it."""
     differ.begin(case.__name__, keep_going=True)
     try:
-        case(differ, rng, options)
+        case(differ, rng, options, *more)
     except Difference:
         pass
 

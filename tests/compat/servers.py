@@ -49,10 +49,13 @@ def word(port, text, seconds=10.0):
 class Server:
     """One running server. `kind` is "zookeeper" or "ringkeeper"."""
 
-    def __init__(self, kind, launch, properties=None, settings=None, port=None):
+    def __init__(self, kind, launch, properties=None, settings=None, like=None):
+        """`like` is a stopped server whose directory, configuration and port this one takes over."""
         self.kind, self.launch = kind, launch
-        self.port = port or free_port()
-        self.directory = pathlib.Path(tempfile.mkdtemp(prefix="ringkeeper-compat-"))
+        self.properties = properties or {}
+        self.process = None
+        self.port = like.port if like else free_port()
+        self.directory = like.directory if like else pathlib.Path(tempfile.mkdtemp(prefix="ringkeeper-compat-"))
         self.log_path = self.directory / "server.log"
         self.config_path = self.directory / "zoo.cfg"
         lines = {"tickTime": 500, "dataDir": self.directory / "data", "clientPort": self.port,
@@ -61,8 +64,6 @@ class Server:
         lines.update(settings or {})
         lines = {key: value for key, value in lines.items() if value is not None}
         self.config_path.write_text("".join(f"{key}={value}\n" for key, value in lines.items()))
-        self.properties = properties or {}
-        self.process = None
 
     @property
     def address(self):
