@@ -5,7 +5,7 @@
     tests/compat/run.py --server … differential kazoo               some of them
     tests/compat/run.py --self-check                                Apache ZooKeeper itself in ringkeeper's place
 
-Suites: differential, recovery, words, kazoo, java, shell, curator, c. What they need (a virtual environment with kazoo, the
+Suites: differential, recovery, faults, words, kazoo, java, shell, curator, c. What they need (a virtual environment with kazoo, the
 jars of ZooKeeper and Curator, Debian's libzookeeper-mt-dev) is fetched once into --work. A suite that cannot run is
 an error where CI=true and said plainly elsewhere. RK_SEED in the environment repeats a random run.
 """
@@ -23,6 +23,7 @@ import threading
 import time
 
 import differ
+import faults
 import scenarios
 import servers
 import shell
@@ -168,6 +169,17 @@ def suite_recovery(setting):
     return passed, failed
 
 
+def suite_faults(setting):
+    if setting.binary is None:
+        raise NotRun("these requests are never sent to Apache ZooKeeper")
+    passed = failed = 0
+    for extended in ("false", "true"):
+        with setting.subject(properties={"zookeeper.extendedTypesEnabled": extended, "zookeeper.enforceQuota": extended}) as server:
+            good, bad = faults.run(server)
+            passed, failed = passed + good, failed + bad
+    return passed, failed
+
+
 def suite_words(setting):
     with setting.reference() as a, setting.subject() as b:
         passed, failed = words.compare(a, b)
@@ -225,7 +237,7 @@ def suite_c(setting):
         return converse([program, server.address], server, "the C suite")
 
 
-SUITES = {"differential": suite_differential, "recovery": suite_recovery, "words": suite_words, "kazoo": suite_kazoo, "java": suite_java, "shell": suite_shell,
+SUITES = {"differential": suite_differential, "recovery": suite_recovery, "faults": suite_faults, "words": suite_words, "kazoo": suite_kazoo, "java": suite_java, "shell": suite_shell,
           "curator": suite_curator, "c": suite_c}
 
 
