@@ -8,7 +8,7 @@ sleeps.
 What legitimately differs between two servers is mapped before comparing, and only that:
 
 - session ids, by the order they were made in (each one more than the last); passwords must be the function of the id;
-- zxids must be equal, or stay at the distance known at the start of the scenario, if an allowed difference moved them;
+- zxids must be equal, or stay at the distance known at the start of the scenario, if something allowed moved them;
 - times: each server must be consistent with itself (one time for each zxid, inside the run's window);
 - lists whose order ZooKeeper leaves open (children, ephemerals, identities) compare sorted, as do the events of one
   closeSession and the entries one `auth` ACL expands to.
@@ -57,7 +57,7 @@ class Wire:
                 if length < 0:
                     raise jute.Malformed(f"frame of length {length}: {self.data[:64].hex()}")
                 if len(self.data) >= 4 + length:
-                    payload, self.data = self.data[4:4 + length], self.data[4 + length:]
+                    payload, self.data = self.data[4 : 4 + length], self.data[4 + length :]
                     return payload
             if self.closed:
                 return None
@@ -307,8 +307,8 @@ class Differ:
         """
         for at, request in enumerate(requests[:-1]):
             if request.op == "setACL":
-                self.step(pair, *requests[:at + 1])
-                return self.step(pair, *requests[at + 1:])
+                self.step(pair, *requests[: at + 1])
+                return self.step(pair, *requests[at + 1 :])
         marker = self.prepare(pair, requests)
         for index, wire in enumerate(pair.wires):
             wire.send(self.encode(pair, requests, index, marker))
@@ -421,7 +421,11 @@ class Differ:
         if text:
             self.history.append(f"{pair.name}: " + " + ".join(text))
         if a != b or ("no answer",) in a:
-            where = " + ".join(text) if text else f"marker on {pair.name} after {self.history[-1] if self.history else '?'}"
+            where = (
+                " + ".join(text)
+                if text
+                else f"marker on {pair.name} after {self.history[-1] if self.history else '?'}"
+            )
             self.differ_at(pair, where, requests, a, b)
         if any(frame == ("closed",) or frame == ("no answer",) for frame in a + b):
             pair.alive = False
@@ -469,7 +473,7 @@ class Differ:
         self.resync()
 
     def restart(self, how, pairs, change=None):
-        """Restarts both servers, or puts `change(index, server)` in their place; the pairs go on with their sessions."""
+        """Restarts both servers, or puts `change(index, server)` in their place; the sessions go on."""
         for pair in pairs:
             pair.close_sockets()
         self.pairs.clear()
@@ -526,7 +530,9 @@ def describe(request, pair):
         return f"raw {request.raw[:80].hex()}{'…' if len(request.raw) > 80 else ''} {request.note}"
     body = request.payload(0, pair)
     shown = body[:120].hex() + ("…" if len(body) > 120 else "")
-    return f"{jute.OPNAMES.get(request.opcode, request.opcode)}[xid {request.xid}] {request.note} {shown}".replace("  ", " ")
+    return f"{jute.OPNAMES.get(request.opcode, request.opcode)}[xid {request.xid}] {request.note} {shown}".replace(
+        "  ", " "
+    )
 
 
 class Report:
@@ -541,8 +547,16 @@ class Report:
         # The frame that differs answers one request of the batch.
         xids = [frame[first][1] for frame in (a, b) if first < len(frame) and frame[first][0] == "reply"]
         at = next((describe(request, pair) for request in requests if request.xid in xids), where)
-        self.items.append({"scenario": scenario, "at": at, "a": a[first:first + 2], "b": b[first:first + 2], "batch": where,
-                           "history": list(history)})
+        self.items.append(
+            {
+                "scenario": scenario,
+                "at": at,
+                "a": a[first : first + 2],
+                "b": b[first : first + 2],
+                "batch": where,
+                "history": list(history),
+            }
+        )
 
     def print(self, out, limit=40):
         for number, item in enumerate(self.items[:limit], 1):
@@ -559,7 +573,7 @@ class Report:
                 print(f"        {short(line, 240)}", file=out)
         if len(self.items) > limit:
             print(f"\n({len(self.items) - limit} more differences, in short)", file=out)
-            for item in self.items[limit:limit + 400]:
+            for item in self.items[limit : limit + 400]:
                 shown = [short(repr(item[side][0]) if item[side] else "nothing", 140) for side in ("a", "b")]
                 print(f"    {item['scenario']}: {short(item['at'], 140)}: {shown[0]} against {shown[1]}", file=out)
 

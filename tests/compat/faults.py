@@ -1,5 +1,5 @@
-"""What is never sent to Apache ZooKeeper, sent to ringkeeper: each request gets a safe answer, the server goes on, and
-it comes up again with the same tree.
+"""What is never sent to Apache ZooKeeper, sent to ringkeeper: each request gets a safe answer, the server goes on,
+and it comes up again with the same tree.
 
 The numbers are those of the faults in the project's protocol notes, section 14.
 """
@@ -88,9 +88,14 @@ def run(server):
     create_body = ustring("/faults/x") + buffer(b"d") + acl_vector(OPEN) + i32(0)
     sub = i32(1) + b"\x00" + i32(-1)
     whole = {
-        "create": create_body, "create2": create_body, "createContainer": create_body[:-4] + i32(4), "createTTL": create_body[:-4] + i32(5) + i64(1000),
-        "delete": ustring("/faults/kept") + i32(-1), "setData": ustring("/faults/kept") + buffer(b"z") + i32(-1),
-        "setACL": ustring("/faults/kept") + acl_vector(OPEN) + i32(-1), "multi": sub + create_body + i32(-1) + b"\x01" + i32(-1),
+        "create": create_body,
+        "create2": create_body,
+        "createContainer": create_body[:-4] + i32(4),
+        "createTTL": create_body[:-4] + i32(5) + i64(1000),
+        "delete": ustring("/faults/kept") + i32(-1),
+        "setData": ustring("/faults/kept") + buffer(b"z") + i32(-1),
+        "setACL": ustring("/faults/kept") + acl_vector(OPEN) + i32(-1),
+        "multi": sub + create_body + i32(-1) + b"\x01" + i32(-1),
         "reconfig": ustring("a") * 3 + i64(-1),
     }
     for op, body in whole.items():
@@ -99,14 +104,24 @@ def run(server):
         for damage in (i32(-2) + body[4:], i32(1 << 30) + body[4:]):
             if op != "multi":
                 check.among(f"14.1 {op} with a bad length", main.err(codes[op], damage), -5)
-    check.among("14.1 multi, null list", main.err(codes["multi"], sub + ustring("/faults/x") + buffer(b"") + i32(-1) + i32(0) + i32(-1) + b"\x01" + i32(-1)), -5)
+    check.among(
+        "14.1 multi, null list",
+        main.err(
+            codes["multi"], sub + ustring("/faults/x") + buffer(b"") + i32(-1) + i32(0) + i32(-1) + b"\x01" + i32(-1)
+        ),
+        -5,
+    )
     before = main.call(codes["exists"], ustring("/faults") + boolean(False))[1]
     after = main.create("/faults/next")
     check.among("14.1 the next zxid", (after[0], after[1] - before), (0, 1))
 
     for flags in range(5):
         for ttl in (-1, -2, -(1 << 63)):
-            check.among(f"14.2 flags {flags} ttl {ttl}", main.create("/faults/x", flags=flags, opcode=codes["createTTL"], tail=i64(ttl))[0], -8)
+            check.among(
+                f"14.2 flags {flags} ttl {ttl}",
+                main.create("/faults/x", flags=flags, opcode=codes["createTTL"], tail=i64(ttl))[0],
+                -8,
+            )
 
     main.create("/faults/container", flags=4, opcode=codes["createContainer"])
     for path in ("/faults/kept", "/faults/container", "/faults/none"):
@@ -117,12 +132,20 @@ def run(server):
 
     check.among("14.4", main.create("/zookeeper/quota/zookeeper_limits", b"count=1,bytes=1")[0], 0, -8)
     check.among("14.4 afterwards", main.create("/faults/a")[0], 0)
-    check.among("14.4 and away", main.err(codes["delete"], ustring("/zookeeper/quota/zookeeper_limits") + i32(-1)), 0, -8, -101)
+    check.among(
+        "14.4 and away",
+        main.err(codes["delete"], ustring("/zookeeper/quota/zookeeper_limits") + i32(-1)),
+        0,
+        -8,
+        -101,
+    )
     for path in ("/zookeeperX", "/zookeeper"):
         main.create(path)
         for name in ("/zookeeper_limits", "/zookeeper_stats"):
             check.among(f"14.5 {path}{name}", main.create(path + name)[0], 0, -8)
-            check.among(f"14.5 {path}{name} and away", main.err(codes["delete"], ustring(path + name) + i32(-1)), 0, -8, -101)
+            check.among(
+                f"14.5 {path}{name} and away", main.err(codes["delete"], ustring(path + name) + i32(-1)), 0, -8, -101
+            )
     main.create("/zookeeper/quota/faults")
     main.create("/zookeeper/quota/faults/zookeeper_limits", b"count=5,bytes=5")
     main.create("/zookeeper/quota/faults/zookeeper_stats", b"count=0,bytes=0")
@@ -130,7 +153,11 @@ def run(server):
         for name in ("zookeeper_stats", "zookeeper_limits"):
             body = ustring(f"/zookeeper/quota/faults/{name}") + buffer(text) + i32(-1)
             check.among(f"14.6 {name} {text!r}", main.err(codes["setData"], body), 0, -8)
-            check.among("14.6 a write below", main.err(codes["setData"], ustring("/faults/kept") + buffer(b"kept") + i32(-1)), 0)
+            check.among(
+                "14.6 a write below",
+                main.err(codes["setData"], ustring("/faults/kept") + buffer(b"kept") + i32(-1)),
+                0,
+            )
             check.among("14.6 a create below", main.create("/faults/below")[0], 0)
             check.among("14.6 a delete below", main.err(codes["delete"], ustring("/faults/below") + i32(-1)), 0)
 
@@ -142,7 +169,12 @@ def run(server):
     check.among("14.8", one.err(-10, i32(10000)), -6)
     check.among("14.8 closed", one.closed(), True)
     for opcode, flags in ((1, 4), (15, 4), (19, 0), (19, 1), (19, 2), (19, 3)):
-        check.among(f"14.9 {opcode} with {flags}", main.create(f"/faults/k{opcode}-{flags}", flags=flags, opcode=opcode)[0], 0, -8)
+        check.among(
+            f"14.9 {opcode} with {flags}",
+            main.create(f"/faults/k{opcode}-{flags}", flags=flags, opcode=opcode)[0],
+            0,
+            -8,
+        )
 
     main.err(codes["closeSession"])
     kept = tree(server.port)
