@@ -7,8 +7,8 @@ sleeps.
 
 What legitimately differs between two servers is mapped before comparing, and only that:
 
-- session ids, by their distance from the server's first one; passwords must be the function of the id;
-- zxids must be equal, or stay at the distance known at the start of the scenario, if an allowed difference moved them;
+- session ids, by the order they were made in (each one more than the last); passwords must be the function of the id;
+- zxids must be equal, or stay at the distance known at the start of the scenario, if something allowed moved them;
 - times: each server must be consistent with itself (one time for each zxid, inside the run's window);
 - lists whose order ZooKeeper leaves open (children, ephemerals, identities) compare sorted, as do the events of one
   closeSession and the entries one `auth` ACL expands to.
@@ -57,7 +57,7 @@ class Wire:
                 if length < 0:
                     raise jute.Malformed(f"frame of length {length}: {self.data[:64].hex()}")
                 if len(self.data) >= 4 + length:
-                    payload, self.data = self.data[4:4 + length], self.data[4 + length:]
+                    payload, self.data = self.data[4 : 4 + length], self.data[4 + length :]
                     return payload
             if self.closed:
                 return None
@@ -82,7 +82,9 @@ class Side:
 
     def __init__(self, name, server):
         self.name, self.server = name, server
-        self.first_session = None
+        # Session ids in the order they were made, and the last one made since the server started.
+        self.sessions = {}
+        self.session_last = None
         # (zxid from which on, what to take off it): more than one entry only after an allowed difference.
         self.shifts = [(0, 0)]
         self.times = {}
@@ -101,9 +103,16 @@ class Side:
         return value + self.shifts[-1][1]
 
     def session(self, value):
-        if value == 0 or self.first_session is None:
-            return value
-        return ("session", value - self.first_session)
+        return ("session", self.sessions[value]) if value in self.sessions else value
+
+    def new_session(self, value):
+        """Takes note of a session's id; returns its distance from the one made before it."""
+        if value == 0 or value in self.sessions:
+            return 0
+        self.sessions[value] = len(self.sessions)
+        step = value - self.session_last if self.session_last else None
+        self.session_last = value
+        return step
 
     def time_of(self, zxid, value):
         """A time is good if the same zxid always carries it and it lies in the run."""
@@ -236,8 +245,7 @@ class Differ:
                 answers.append(f"{error}: {payload.hex()}")
                 continue
             session = answer["session_id"]
-            if session and side.first_session is None:
-                side.first_session = session
+            answer["step"] = side.new_session(session)
             pair.sessions[index], pair.passwords[index] = session, answer["password"]
             if session and answer["password"] == jute.password_of(session):
                 answer["password"] = "derived"
@@ -299,8 +307,8 @@ class Differ:
         """
         for at, request in enumerate(requests[:-1]):
             if request.op == "setACL":
-                self.step(pair, *requests[:at + 1])
-                return self.step(pair, *requests[at + 1:])
+                self.step(pair, *requests[: at + 1])
+                return self.step(pair, *requests[at + 1 :])
         marker = self.prepare(pair, requests)
         for index, wire in enumerate(pair.wires):
             wire.send(self.encode(pair, requests, index, marker))
@@ -402,6 +410,8 @@ class Differ:
 
     def judge(self, pair, requests, frames):
         a, b = frames
+        if requests:
+            self.frames = frames
         if self.closing:
             a, b = sorted_events(a), sorted_events(b)
         if self.loose:
@@ -411,7 +421,11 @@ class Differ:
         if text:
             self.history.append(f"{pair.name}: " + " + ".join(text))
         if a != b or ("no answer",) in a:
-            where = " + ".join(text) if text else f"marker on {pair.name} after {self.history[-1] if self.history else '?'}"
+            where = (
+                " + ".join(text)
+                if text
+                else f"marker on {pair.name} after {self.history[-1] if self.history else '?'}"
+            )
             self.differ_at(pair, where, requests, a, b)
         if any(frame == ("closed",) or frame == ("no answer",) for frame in a + b):
             pair.alive = False
@@ -458,6 +472,29 @@ class Differ:
         self.loose = False
         self.resync()
 
+    def restart(self, how, pairs, change=None):
+        """Restarts both servers, or puts `change(index, server)` in their place; the sessions go on."""
+        for pair in pairs:
+            pair.close_sockets()
+        self.pairs.clear()
+        for index, side in enumerate(self.sides):
+            side.session_last = None
+            side.server = change(index, side.server) if change else side.server.restart(how)
+        self.history.append(f"restart with {how!r}")
+        return [self.connect(pair.name, reattach=pair) for pair in pairs]
+
+    def walk(self, pair, make_requests):
+        """Goes through the whole tree, comparing what `make_requests(path)` is answered; children come first."""
+        queue, count = ["/"], 0
+        while queue:
+            path = queue.pop()
+            self.step(pair, *make_requests(path))
+            count += 1
+            reply = next(frame for frame in self.frames[0] if frame[0] != "event")
+            if reply[0] == "reply" and reply[3] == 0:
+                queue += [f"{path.rstrip('/')}/{name}" for name in reply[4][0][1]]
+        return count
+
     def end(self):
         """Closes every session, so that no ephemeral and no watch outlives its scenario."""
         for pair in list(self.pairs):
@@ -493,7 +530,9 @@ def describe(request, pair):
         return f"raw {request.raw[:80].hex()}{'…' if len(request.raw) > 80 else ''} {request.note}"
     body = request.payload(0, pair)
     shown = body[:120].hex() + ("…" if len(body) > 120 else "")
-    return f"{jute.OPNAMES.get(request.opcode, request.opcode)}[xid {request.xid}] {request.note} {shown}".replace("  ", " ")
+    return f"{jute.OPNAMES.get(request.opcode, request.opcode)}[xid {request.xid}] {request.note} {shown}".replace(
+        "  ", " "
+    )
 
 
 class Report:
@@ -508,8 +547,16 @@ class Report:
         # The frame that differs answers one request of the batch.
         xids = [frame[first][1] for frame in (a, b) if first < len(frame) and frame[first][0] == "reply"]
         at = next((describe(request, pair) for request in requests if request.xid in xids), where)
-        self.items.append({"scenario": scenario, "at": at, "a": a[first:first + 2], "b": b[first:first + 2], "batch": where,
-                           "history": list(history)})
+        self.items.append(
+            {
+                "scenario": scenario,
+                "at": at,
+                "a": a[first : first + 2],
+                "b": b[first : first + 2],
+                "batch": where,
+                "history": list(history),
+            }
+        )
 
     def print(self, out, limit=40):
         for number, item in enumerate(self.items[:limit], 1):
@@ -526,7 +573,7 @@ class Report:
                 print(f"        {short(line, 240)}", file=out)
         if len(self.items) > limit:
             print(f"\n({len(self.items) - limit} more differences, in short)", file=out)
-            for item in self.items[limit:limit + 400]:
+            for item in self.items[limit : limit + 400]:
                 shown = [short(repr(item[side][0]) if item[side] else "nothing", 140) for side in ("a", "b")]
                 print(f"    {item['scenario']}: {short(item['at'], 140)}: {shown[0]} against {shown[1]}", file=out)
 

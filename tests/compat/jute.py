@@ -9,11 +9,36 @@ import struct
 
 # Opcodes by ZooKeeper's names.
 OPCODES = {
-    "notification": 0, "create": 1, "delete": 2, "exists": 3, "getData": 4, "setData": 5, "getACL": 6, "setACL": 7,
-    "getChildren": 8, "sync": 9, "ping": 11, "getChildren2": 12, "check": 13, "multi": 14, "create2": 15,
-    "reconfig": 16, "checkWatches": 17, "removeWatches": 18, "createContainer": 19, "createTTL": 21, "multiRead": 22,
-    "auth": 100, "setWatches": 101, "sasl": 102, "getEphemerals": 103, "getAllChildrenNumber": 104,
-    "setWatches2": 105, "addWatch": 106, "whoAmI": 107, "closeSession": -11,
+    "notification": 0,
+    "create": 1,
+    "delete": 2,
+    "exists": 3,
+    "getData": 4,
+    "setData": 5,
+    "getACL": 6,
+    "setACL": 7,
+    "getChildren": 8,
+    "sync": 9,
+    "ping": 11,
+    "getChildren2": 12,
+    "check": 13,
+    "multi": 14,
+    "create2": 15,
+    "reconfig": 16,
+    "checkWatches": 17,
+    "removeWatches": 18,
+    "createContainer": 19,
+    "createTTL": 21,
+    "multiRead": 22,
+    "auth": 100,
+    "setWatches": 101,
+    "sasl": 102,
+    "getEphemerals": 103,
+    "getAllChildrenNumber": 104,
+    "setWatches2": 105,
+    "addWatch": 106,
+    "whoAmI": 107,
+    "closeSession": -11,
 }
 OPNAMES = {code: name for name, code in OPCODES.items()}
 
@@ -88,7 +113,7 @@ class Reader:
         if count < 0 or self.at + count > len(self.data):
             raise Malformed(f"{count} bytes wanted at {self.at} of {len(self.data)}")
         self.at += count
-        return self.data[self.at - count:self.at]
+        return self.data[self.at - count : self.at]
 
     def i32(self):
         return struct.unpack(">i", self.take(4))[0]
@@ -125,13 +150,24 @@ class Reader:
         return self.vector(lambda: (self.i32(), self.ustring(), self.ustring()))
 
     def stat(self):
-        names = ("czxid", "mzxid", "ctime", "mtime", "version", "cversion", "aversion", "ephemeralOwner",
-                 "dataLength", "numChildren", "pzxid")
+        names = (
+            "czxid",
+            "mzxid",
+            "ctime",
+            "mtime",
+            "version",
+            "cversion",
+            "aversion",
+            "ephemeralOwner",
+            "dataLength",
+            "numChildren",
+            "pzxid",
+        )
         return dict(zip(names, struct.unpack(">qqqqiiiqiiq", self.take(68))))
 
     def end(self):
         if self.at != len(self.data):
-            raise Malformed(f"{len(self.data) - self.at} bytes too many: {self.data[self.at:].hex()}")
+            raise Malformed(f"{len(self.data) - self.at} bytes too many: {self.data[self.at :].hex()}")
 
 
 def multi_results(reader):
@@ -205,8 +241,12 @@ def decode_reply(payload, opcode_of):
 
 def decode_connect_response(payload):
     reader = Reader(payload)
-    out = {"version": reader.i32(), "timeout_ms": reader.i32(), "session_id": reader.i64(),
-           "password": reader.buffer()}
+    out = {
+        "version": reader.i32(),
+        "timeout_ms": reader.i32(),
+        "session_id": reader.i64(),
+        "password": reader.buffer(),
+    }
     out["read_only"] = reader.boolean() if reader.at < len(payload) else None
     reader.end()
     return out

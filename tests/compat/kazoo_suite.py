@@ -13,10 +13,22 @@ import traceback
 import uuid
 
 from kazoo.client import KazooClient, KazooState, TransactionRequest
-from kazoo.exceptions import (AuthFailedError, BadArgumentsError, BadVersionError, CancelledError, InvalidACLError, LockTimeout, NoAuthError,
-                              NoChildrenForEphemeralsError, NodeExistsError, NoNodeError, NotEmptyError, RolledBackError,
-                              RuntimeInconsistency, SessionExpiredError)
-from kazoo.protocol.states import EventType, WatchedEvent
+from kazoo.exceptions import (
+    AuthFailedError,
+    BadArgumentsError,
+    BadVersionError,
+    CancelledError,
+    InvalidACLError,
+    LockTimeout,
+    NoAuthError,
+    NoChildrenForEphemeralsError,
+    NodeExistsError,
+    NoNodeError,
+    NotEmptyError,
+    RolledBackError,
+    RuntimeInconsistency,
+)
+from kazoo.protocol.states import EventType
 from kazoo.recipe.cache import TreeCache, TreeEvent
 from kazoo.recipe.partitioner import PartitionState
 from kazoo.retry import KazooRetry
@@ -89,6 +101,7 @@ def ask_restart(how="@restart"):
 
 
 # -- plain calls ---------------------------------------------------------------------------------------------------
+
 
 @test
 def create_get_set_delete():
@@ -206,8 +219,10 @@ def watches():
     zk.get(top + "/n", watch=events.put)
     zk.get_children(top, watch=events.put)
     other.delete(top + "/n")
-    assert {(e.type, e.path) for e in (events.get(timeout=WAIT), events.get(timeout=WAIT))} == \
-        {(EventType.DELETED, top + "/n"), (EventType.CHILD, top)}
+    assert {(e.type, e.path) for e in (events.get(timeout=WAIT), events.get(timeout=WAIT))} == {
+        (EventType.DELETED, top + "/n"),
+        (EventType.CHILD, top),
+    }
     assert events.empty()
 
 
@@ -252,7 +267,12 @@ def acls():
     raises(NoAuthError, stranger.set, top + "/mine", b"y")
     raises(NoAuthError, stranger.set_acls, top + "/mine", OPEN_ACL_UNSAFE)
     assert owner.get(top + "/mine")[0] == b"x"
-    assert owner.set_acls(top + "/mine", [make_digest_acl("user", "secret", all=True), make_acl("world", "anyone", read=True)]).aversion == 1
+    assert (
+        owner.set_acls(
+            top + "/mine", [make_digest_acl("user", "secret", all=True), make_acl("world", "anyone", read=True)]
+        ).aversion
+        == 1
+    )
     assert stranger.get(top + "/mine")[0] == b"x"
     shown = stranger.get_acls(top + "/mine")[0]
     assert {a.id.id for a in shown} == {"user:x", "anyone"}, shown
@@ -297,6 +317,7 @@ def commands():
 
 
 # -- sessions ------------------------------------------------------------------------------------------------------
+
 
 @test
 def ephemerals_end_with_their_session():
@@ -389,6 +410,7 @@ def retries():
         calls.append(1)
         if len(calls) < 3:
             from kazoo.exceptions import ConnectionLoss
+
             raise ConnectionLoss()
         return zk.get(top + "/r")[0]
 
@@ -397,6 +419,7 @@ def retries():
 
 
 # -- recipes -------------------------------------------------------------------------------------------------------
+
 
 @test
 def recipe_lock():
@@ -600,7 +623,9 @@ def recipe_party():
 def recipe_set_partitioner():
     clients = [client() for _ in range(2)]
     path = fresh(clients[0]) + "/partition"
-    parts = [zk.SetPartitioner(path, set=range(6), identifier=str(n), time_boundary=0.5) for n, zk in enumerate(clients)]
+    parts = [
+        zk.SetPartitioner(path, set=range(6), identifier=str(n), time_boundary=0.5) for n, zk in enumerate(clients)
+    ]
 
     def settled():
         for part in parts:
@@ -698,6 +723,7 @@ def recipe_children_watch():
 @test
 def recipe_patient_children_watch():
     from kazoo.recipe.watchers import PatientChildrenWatch
+
     zk = client()
     path = fresh(zk)
     zk.create(path + "/a")
@@ -710,7 +736,9 @@ def recipe_patient_children_watch():
 @test
 def recipe_lease():
     from datetime import timedelta
+
     from kazoo.recipe.lease import MultiNonBlockingLease, NonBlockingLease
+
     one, two = client(), client()
     path = fresh(one)
     held = NonBlockingLease(one, path + "/lease", timedelta(hours=1), identifier="one")

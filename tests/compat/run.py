@@ -5,9 +5,10 @@
     tests/compat/run.py --server … differential kazoo               some of them
     tests/compat/run.py --self-check                                Apache ZooKeeper itself in ringkeeper's place
 
-Suites: differential, words, kazoo, java, shell, curator, c. What they need (a virtual environment with kazoo, the
-jars of ZooKeeper and Curator, Debian's libzookeeper-mt-dev) is fetched once into --work. A suite that cannot run is
-an error where CI=true and said plainly elsewhere. RK_SEED in the environment repeats a random run.
+Suites: differential, recovery, faults, words, kazoo, java, shell, curator, c. What they need (a virtual environment
+with kazoo, the jars of ZooKeeper and Curator) is fetched once into --work; Debian's libzookeeper-mt-dev must be
+installed. A suite that cannot run is an error where CI=true and said plainly elsewhere. RK_SEED in the environment
+repeats a random run.
 """
 
 import argparse
@@ -22,7 +23,10 @@ import sys
 import threading
 import time
 
+import connections
 import differ
+import faults
+import ops
 import scenarios
 import servers
 import shell
@@ -59,8 +63,16 @@ class Setting:
 
 def converse(command, server, what, **options):
     """Runs a client program; its lines `@restart` and `@kill` ask for the server to be restarted."""
-    process = subprocess.Popen([str(part) for part in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                               text=True, errors="replace", bufsize=1, **options)
+    process = subprocess.Popen(
+        [str(part) for part in command],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        bufsize=1,
+        **options,
+    )
     alarm = threading.Timer(SUITE_SECONDS_MAX, process.kill)
     alarm.start()
     last = ""
@@ -98,18 +110,36 @@ def tally(line):
 
 # -- suites --------------------------------------------------------------------------------------------------------
 
+
+def show(setting, name, both, report, began):
+    seconds = time.monotonic() - began
+    print(
+        f"    {name}: {both.compared} answers compared, {len(report.items)} different ({seconds:.1f} s)", flush=True
+    )
+    report.print(sys.stdout, setting.show)
+
+
 def suite_differential(setting):
     print(f"    RK_SEED={setting.seed}", flush=True)
     quiet = {"znode.container.checkIntervalMs": 10**9}
-    superuser = {"zookeeper.DigestAuthenticationProvider.superDigest": scenarios.digest_id(scenarios.SUPER_PASSWORD)}
+    superuser = {"zookeeper.DigestAuthenticationProvider.superDigest": ops.digest_id(ops.SUPER_PASSWORD)}
     extended = {"zookeeper.extendedTypesEnabled": "true", "zookeeper.enforceQuota": "true"}
     # (name, options of the scenarios, properties of both servers, ringkeeper's own arguments)
     configurations = [
-        ("default", scenarios.Options(), quiet, ("--set", "ringkeeper.cores=1")),
-        ("extended types, quotas, super user", scenarios.Options(extended=True, quota=True, superuser=True), {**quiet, **superuser, **extended},
-         ("--set", "ringkeeper.cores=2")),
-        ("no ACLs, epoll", scenarios.Options(skip_acl=True), {**quiet, "zookeeper.skipACL": "yes"}, ("--set", "ringkeeper.io=epoll")),
-        ("lifetimes", scenarios.Options(extended=True), {**extended, "znode.container.checkIntervalMs": 200}, ()),
+        ("default", ops.Options(), quiet, ("--set", "ringkeeper.cores=1")),
+        (
+            "extended types, quotas, super user",
+            ops.Options(extended=True, quota=True, superuser=True),
+            {**quiet, **superuser, **extended},
+            ("--set", "ringkeeper.cores=2"),
+        ),
+        (
+            "no ACLs, epoll",
+            ops.Options(skip_acl=True),
+            {**quiet, "zookeeper.skipACL": "yes"},
+            ("--set", "ringkeeper.io=epoll"),
+        ),
+        ("lifetimes", ops.Options(extended=True), {**extended, "znode.container.checkIntervalMs": 200}, ()),
     ]
     passed = failed = 0
     for name, options, properties, extra in configurations:
@@ -119,16 +149,91 @@ def suite_differential(setting):
             report = differ.Report([f"ZooKeeper {servers.ZOOKEEPER_VERSION}", b.kind])
             both = differ.Differ(a, b, report)
             if name == "lifetimes":
-                scenarios.run_case(both, rng, options, scenarios.lifetimes)
+                scenarios.run_case(both, rng, options, connections.lifetimes)
             else:
                 scenarios.run_all(both, rng, options, setting.mixes, 60, setting.only)
             for server in (a, b):
                 if server.process.poll() is not None:
-                    report.items.append({"scenario": name, "at": f"{server.kind} has ended", "batch": "", "a": [], "b": [server.log_tail()], "history": []})
-        print(f"    {name}: {both.compared} answers compared, {len(report.items)} different ({time.monotonic() - began:.1f} s)", flush=True)
-        report.print(sys.stdout, setting.show)
+                    report.items.append(
+                        {
+                            "scenario": name,
+                            "at": f"{server.kind} has ended",
+                            "batch": "",
+                            "a": [],
+                            "b": [server.log_tail()],
+                            "history": [],
+                        }
+                    )
+        show(setting, name, both, report, began)
         passed += both.compared - len(report.items)
         failed += len(report.items)
+    return passed, failed
+
+
+def suite_recovery(setting):
+    """Restarts, kills, and a directory that a ZooKeeper left behind."""
+    print(f"    RK_SEED={setting.seed}", flush=True)
+    properties = {"znode.container.checkIntervalMs": 10**9, "zookeeper.extendedTypesEnabled": "true"}
+    passed = failed = 0
+    ways = [("restart", signal.SIGTERM, None, {}), ("kill", signal.SIGKILL, None, {})]
+    # What ZooKeeper wrote, with several snapshots and logs: plain, and in the two compressed forms it knows.
+    ways += [
+        (
+            f"import, {method or 'plain'}",
+            signal.SIGTERM,
+            True,
+            {"zookeeper.snapCount": 100, **({"zookeeper.snapshot.compression.method": method} if method else {})},
+        )
+        for method in (None, "gz", "snappy")
+    ]
+    for name, how, imported, more in ways:
+        began = time.monotonic()
+        first = {**properties, **more}
+        with (
+            setting.reference(properties=first) as a,
+            setting.reference(properties=first) if imported else setting.subject(properties=first) as b,
+        ):
+            subject = []
+
+            def change(index, server):
+                if index == 0:
+                    return server.restart(how)
+                server.stop(how)
+                subject.append(setting.subject(properties=first, like=server))
+                return subject[0].start()
+
+            report = differ.Report(
+                [f"ZooKeeper {servers.ZOOKEEPER_VERSION}", "ringkeeper" if setting.binary else "zookeeper"]
+            )
+            both = differ.Differ(a, b, report)
+            try:
+                scenarios.run_case(
+                    both,
+                    random.Random(setting.seed),
+                    ops.Options(extended=True),
+                    connections.recovery,
+                    how,
+                    change if imported else None,
+                )
+            finally:
+                for server in subject:
+                    server.stop()
+        show(setting, name, both, report, began)
+        passed += both.compared - len(report.items)
+        failed += len(report.items)
+    return passed, failed
+
+
+def suite_faults(setting):
+    if setting.binary is None:
+        raise NotRun("these requests are never sent to Apache ZooKeeper")
+    passed = failed = 0
+    for extended in ("false", "true"):
+        with setting.subject(
+            properties={"zookeeper.extendedTypesEnabled": extended, "zookeeper.enforceQuota": extended}
+        ) as server:
+            good, bad = faults.run(server)
+            passed, failed = passed + good, failed + bad
     return passed, failed
 
 
@@ -144,14 +249,19 @@ def suite_words(setting):
 def suite_kazoo(setting):
     python = servers.python_environment(setting.work)
     with setting.subject() as server:
-        return converse([python, HERE / "kazoo_suite.py", server.address, *(setting.only or ())], server, "the kazoo suite")
+        return converse(
+            [python, HERE / "kazoo_suite.py", server.address, *(setting.only or ())], server, "the kazoo suite"
+        )
 
 
 def java_classes(setting, source):
     """Compiles one program against the jars; returns its class path."""
     jars, classes = setting.jars(), setting.work / "classes"
     classes.mkdir(exist_ok=True)
-    servers.run_checked(["javac", "-nowarn", "-Xlint:-options", "-cp", f"{jars}/*", "-d", classes, HERE / "java" / source], f"javac {source}")
+    servers.run_checked(
+        ["javac", "-nowarn", "-Xlint:-options", "-cp", f"{jars}/*", "-d", classes, HERE / "java" / source],
+        f"javac {source}",
+    )
     return os.pathsep.join([str(classes), f"{jars}/*"])
 
 
@@ -175,7 +285,9 @@ def suite_curator(setting):
 def suite_shell(setting):
     properties = {"zookeeper.extendedTypesEnabled": "true"}
     with setting.reference(properties=properties) as reference, setting.subject(properties=properties) as subject:
-        return shell.check(reference, subject, java_command(f"{setting.jars()}/*", "org.apache.zookeeper.ZooKeeperMain"))
+        return shell.check(
+            reference, subject, java_command(f"{setting.jars()}/*", "org.apache.zookeeper.ZooKeeperMain")
+        )
 
 
 def suite_c(setting):
@@ -183,14 +295,39 @@ def suite_c(setting):
     if compiler is None or not pathlib.Path("/usr/include/zookeeper/zookeeper.h").exists():
         raise NotRun("gcc and Debian's libzookeeper-mt-dev are needed")
     program = setting.work / "c_suite"
-    servers.run_checked([compiler, "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-O1", "-g", "-DTHREADED", "-o", program, HERE / "c" / "suite.c",
-                         "-lzookeeper_mt", "-lpthread"], "compiling the C suite")
+    servers.run_checked(
+        [
+            compiler,
+            "-std=gnu11",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-O1",
+            "-g",
+            "-DTHREADED",
+            "-o",
+            program,
+            HERE / "c" / "suite.c",
+            "-lzookeeper_mt",
+            "-lpthread",
+        ],
+        "compiling the C suite",
+    )
     with setting.subject(properties={"zookeeper.extendedTypesEnabled": "true"}) as server:
         return converse([program, server.address], server, "the C suite")
 
 
-SUITES = {"differential": suite_differential, "words": suite_words, "kazoo": suite_kazoo, "java": suite_java, "shell": suite_shell,
-          "curator": suite_curator, "c": suite_c}
+SUITES = {
+    "differential": suite_differential,
+    "recovery": suite_recovery,
+    "faults": suite_faults,
+    "words": suite_words,
+    "kazoo": suite_kazoo,
+    "java": suite_java,
+    "shell": suite_shell,
+    "curator": suite_curator,
+    "c": suite_c,
+}
 
 
 def main():
@@ -198,7 +335,11 @@ def main():
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--server", help="the ringkeeper binary under test")
     which.add_argument("--self-check", action="store_true", help="put Apache ZooKeeper in ringkeeper's place")
-    parser.add_argument("--work", default=os.environ.get("CARGO_TARGET_DIR", "target") + "/compat", help="where downloads and classes are kept")
+    parser.add_argument(
+        "--work",
+        default=os.environ.get("CARGO_TARGET_DIR", "target") + "/compat",
+        help="where downloads and classes are kept",
+    )
     parser.add_argument("--mixes", type=int, default=40, help="random scenarios for each configuration")
     parser.add_argument("--only", help="cases of the differential test (or tests of kazoo's suite), comma separated")
     parser.add_argument("--show", type=int, default=25, help="differences shown in full for each configuration")

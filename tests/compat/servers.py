@@ -49,20 +49,28 @@ def word(port, text, seconds=10.0):
 class Server:
     """One running server. `kind` is "zookeeper" or "ringkeeper"."""
 
-    def __init__(self, kind, launch, properties=None, settings=None, port=None):
+    def __init__(self, kind, launch, properties=None, settings=None, like=None):
+        """`like` is a stopped server whose directory, configuration and port this one takes over."""
         self.kind, self.launch = kind, launch
-        self.port = port or free_port()
-        self.directory = pathlib.Path(tempfile.mkdtemp(prefix="ringkeeper-compat-"))
+        self.properties = properties or {}
+        self.process = None
+        self.port = like.port if like else free_port()
+        self.directory = like.directory if like else pathlib.Path(tempfile.mkdtemp(prefix="ringkeeper-compat-"))
         self.log_path = self.directory / "server.log"
         self.config_path = self.directory / "zoo.cfg"
-        lines = {"tickTime": 500, "dataDir": self.directory / "data", "clientPort": self.port,
-                 "clientPortAddress": "127.0.0.1", "maxClientCnxns": 0, "maxSessionTimeout": 600000,
-                 "4lw.commands.whitelist": "*", "admin.enableServer": "false"}
+        lines = {
+            "tickTime": 500,
+            "dataDir": self.directory / "data",
+            "clientPort": self.port,
+            "clientPortAddress": "127.0.0.1",
+            "maxClientCnxns": 0,
+            "maxSessionTimeout": 600000,
+            "4lw.commands.whitelist": "*",
+            "admin.enableServer": "false",
+        }
         lines.update(settings or {})
         lines = {key: value for key, value in lines.items() if value is not None}
         self.config_path.write_text("".join(f"{key}={value}\n" for key, value in lines.items()))
-        self.properties = properties or {}
-        self.process = None
 
     @property
     def address(self):
@@ -71,13 +79,21 @@ class Server:
     def start(self):
         command, environment = self.launch(self.config_path, self.properties)
         with open(self.log_path, "ab") as log:
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                            env={**os.environ, **environment}, cwd=self.directory)
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **environment},
+                cwd=self.directory,
+            )
         deadline = time.monotonic() + START_SECONDS_MAX
         pause = 0.005
         while True:
             if self.process.poll() is not None:
-                raise RuntimeError(f"{self.kind} ended with code {self.process.returncode} at start:\n{self.log_tail()}")
+                raise RuntimeError(
+                    f"{self.kind} ended with code {self.process.returncode} at start:\n{self.log_tail()}"
+                )
             try:
                 if b"Mode:" in word(self.port, "srvr", 2.0):
                     return self
@@ -131,11 +147,19 @@ def java_classpath(jars):
 
 def zookeeper_launch(jars):
     def launch(config, properties):
-        command = ["java", "-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto",
-                   "-Dzookeeper.forceSync=no", "-Dzookeeper.jmx.log4j.disable=true"]
+        command = [
+            "java",
+            "-Xmx256m",
+            "-XX:TieredStopAtLevel=1",
+            "-XX:+UseSerialGC",
+            "-Xshare:auto",
+            "-Dzookeeper.forceSync=no",
+            "-Dzookeeper.jmx.log4j.disable=true",
+        ]
         command += [f"-D{key}={value}" for key, value in properties.items()]
         command += ["-cp", java_classpath(jars), "org.apache.zookeeper.server.ZooKeeperServerMain", str(config)]
         return command, {"JMXDISABLE": "true"}
+
     return launch
 
 
@@ -146,14 +170,21 @@ def ringkeeper_launch(binary, extra=()):
         for key, value in properties.items():
             command += ["--set", f"{key.removeprefix('zookeeper.')}={value}"]
         return command, {}
+
     return launch
 
 
 def run_checked(command, what, seconds=600, **options):
     """Runs a tool; a missing or failing one is `NotRun` with its last words."""
     try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                              timeout=seconds, **options)
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=seconds,
+            **options,
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise NotRun(f"{what}: {error}") from error
     if done.returncode != 0:
@@ -169,8 +200,18 @@ def maven_jars(work):
     wanted = (HERE / "java" / "pom.xml").read_bytes()
     if not stamp.exists() or stamp.read_bytes() != wanted:
         shutil.rmtree(jars, ignore_errors=True)
-        run_checked(["mvn", "-q", "-B", "-f", str(HERE / "java" / "pom.xml"), "dependency:copy-dependencies",
-                     f"-DoutputDirectory={jars}"], "mvn dependency:copy-dependencies")
+        run_checked(
+            [
+                "mvn",
+                "-q",
+                "-B",
+                "-f",
+                str(HERE / "java" / "pom.xml"),
+                "dependency:copy-dependencies",
+                f"-DoutputDirectory={jars}",
+            ],
+            "mvn dependency:copy-dependencies",
+        )
         stamp.write_bytes(wanted)
     return jars
 
@@ -182,7 +223,18 @@ def python_environment(work):
     wanted = (HERE / "requirements.txt").read_bytes()
     if not stamp.exists() or stamp.read_bytes() != wanted:
         run_checked([sys.executable, "-m", "venv", str(work / "venv")], "python3 -m venv")
-        run_checked([str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", "-r",
-                     str(HERE / "requirements.txt")], "pip install")
+        run_checked(
+            [
+                str(python),
+                "-m",
+                "pip",
+                "install",
+                "-q",
+                "--disable-pip-version-check",
+                "-r",
+                str(HERE / "requirements.txt"),
+            ],
+            "pip install",
+        )
         stamp.write_bytes(wanted)
     return python

@@ -124,15 +124,28 @@ ls /
 """
 
 SINGLE = [
-    ["ls", "/"], ["-waitforconnection", "create", "/single", "x"], ["create", "/single", "x"], ["get", "-s", "/single"], ["get", "/none"],
-    ["foo"], ["delete", "/single"], ["-timeout", "5000", "ls", "/zookeeper"], ["reconfig", "-remove", "1"],
+    ["ls", "/"],
+    ["-waitforconnection", "create", "/single", "x"],
+    ["create", "/single", "x"],
+    ["get", "-s", "/single"],
+    ["get", "/none"],
+    ["foo"],
+    ["delete", "/single"],
+    ["-timeout", "5000", "ls", "/zookeeper"],
+    ["reconfig", "-remove", "1"],
 ]
 
 EXPECTED = {
-    "create /a one": "Created /a", "create /a again": "Node already exists: /a", "create -s /a/s- x": "Created /a/s-0000000000",
-    "get /none": "Node does not exist: /none", "set -v 9 /a x": "version No is not valid : /a", "delete /a": "Node not empty: /a",
-    "create /a/e/kid": "Ephemerals cannot have children: /a/e/kid", "sync /a": "Sync is OK",
-    "create /a/bad data nope:x:r": "Acl is not valid : /a/bad", "reconfig -remove 3": "KeeperErrorCode = Reconfig is disabled",
+    "create /a one": "Created /a",
+    "create /a again": "Node already exists: /a",
+    "create -s /a/s- x": "Created /a/s-0000000000",
+    "get /none": "Node does not exist: /none",
+    "set -v 9 /a x": "version No is not valid : /a",
+    "delete /a": "Node not empty: /a",
+    "create /a/e/kid": "Ephemerals cannot have children: /a/e/kid",
+    "sync /a": "Sync is OK",
+    "create /a/bad data nope:x:r": "Acl is not valid : /a/bad",
+    "reconfig -remove 3": "KeeperErrorCode = Reconfig is disabled",
 }
 
 MARKER = "ZooKeeper CLI version:"
@@ -161,8 +174,13 @@ def typed(server, command):
     """Types the script; returns each command's lines and all events."""
     commands = [line for line in SCRIPT.strip().splitlines()]
     script = "".join(f"{line}\nversion\n" for line in commands) + "quit\n"
-    done = subprocess.run([*command, "-waitforconnection", "-server", server.address], input=script.encode(), stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, timeout=SECONDS_MAX)
+    done = subprocess.run(
+        [*command, "-waitforconnection", "-server", server.address],
+        input=script.encode(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=SECONDS_MAX,
+    )
     said, events = lines_of(done.stdout.decode(errors="replace"))
     answers, current = [], []
     for line in said:
@@ -171,12 +189,19 @@ def typed(server, command):
             current = []
         else:
             current.append(line)
-    return list(zip(commands, answers, strict=True)) if len(answers) == len(commands) else [("the script", said)], sorted(events)
+    return list(zip(commands, answers, strict=True)) if len(answers) == len(commands) else [
+        ("the script", said)
+    ], sorted(events)
 
 
 def single(server, command, arguments):
-    done = subprocess.run([*command, "-server", server.address, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, timeout=SECONDS_MAX)
+    done = subprocess.run(
+        [*command, "-server", server.address, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        timeout=SECONDS_MAX,
+    )
     return done.returncode, lines_of(done.stdout.decode())[0], lines_of(done.stderr.decode())[0]
 
 
@@ -197,7 +222,9 @@ def check(reference, subject, command):
         literal = EXPECTED.get(text)
         if expected != got:
             failed += 1
-            print(f"    FAILED {text}\n        {reference.kind}: {str(expected)[:SHOWN_CHARS]}\n        {subject.kind}: {str(got)[:SHOWN_CHARS]}")
+            print(f"    FAILED {text}")
+            for server, said in ((reference, expected), (subject, got)):
+                print(f"        {server.kind}: {str(said)[:SHOWN_CHARS]}")
         elif literal is not None and literal not in got:
             failed += 1
             print(f"    FAILED {text}: expected {literal!r}, got {got}")

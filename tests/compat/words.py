@@ -11,12 +11,29 @@ from differ import Wire
 from servers import word
 
 # Keys of mntr whose values must be equal after the same requests; all others are compared by shape.
-EQUAL_KEYS = {"zk_server_state", "zk_znode_count", "zk_watch_count", "zk_ephemerals_count", "zk_approximate_data_size", "zk_num_alive_connections",
-              "zk_outstanding_requests", "zk_global_sessions", "zk_local_sessions"}
+EQUAL_KEYS = {
+    "zk_server_state",
+    "zk_znode_count",
+    "zk_watch_count",
+    "zk_ephemerals_count",
+    "zk_approximate_data_size",
+    "zk_num_alive_connections",
+    "zk_outstanding_requests",
+    "zk_global_sessions",
+    "zk_local_sessions",
+}
 # What monitoring relies on (of the keys a standalone server has).
 WANTED_KEYS = EQUAL_KEYS | {
-    "zk_version", "zk_avg_latency", "zk_min_latency", "zk_max_latency", "zk_packets_received", "zk_packets_sent", "zk_open_file_descriptor_count",
-    "zk_max_file_descriptor_count", "zk_uptime"}
+    "zk_version",
+    "zk_avg_latency",
+    "zk_min_latency",
+    "zk_max_latency",
+    "zk_packets_received",
+    "zk_packets_sent",
+    "zk_open_file_descriptor_count",
+    "zk_max_file_descriptor_count",
+    "zk_uptime",
+}
 DATE = re.compile(r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun) [A-Z][a-z]{2} \d\d \d\d:\d\d:\d\d \w+ \d{4}")
 
 
@@ -97,32 +114,58 @@ def compare(reference, subject):
     a, b = both("srvr")
     check.equal("srvr", without_version(shape(a, ids[0])), without_version(shape(b, ids[1])))
     for answer in (a, b):
-        check.true("srvr names a version 3.x", re.match(r"Zookeeper version: 3\.\d+\.\d+.*, built on \d{4}-\d\d-\d\d \d\d:\d\d UTC\n", answer))
+        check.true(
+            "srvr names a version 3.x",
+            re.match(r"Zookeeper version: 3\.\d+\.\d+.*, built on \d{4}-\d\d-\d\d \d\d:\d\d UTC\n", answer),
+        )
     check.equal("srvr zxid", *(line_of(answer, "Zxid:") for answer in (a, b)))
     check.equal("srvr nodes", *(line_of(answer, "Node count:") for answer in (a, b)))
-    check.equal("stat", *(sorted(without_version(shape(answer, own)).splitlines()) for answer, own in zip(both("stat"), ids)))
+    check.equal(
+        "stat", *(sorted(without_version(shape(answer, own)).splitlines()) for answer, own in zip(both("stat"), ids))
+    )
     for text in ("cons",):
         check.equal(text, *(sorted(lines_by_session(shape(answer, own))) for answer, own in zip(both(text), ids)))
     check.equal("conf keys", *(keys(answer, "=") for answer in both("conf")))
-    check.equal("conf values", *({line for line in answer.splitlines() if line.startswith(("tickTime", "maxClient", "minSession", "maxSession", "secure",
-                                                                                             "clientPortListen", "serverId"))} for answer in both("conf")))
+    check.equal(
+        "conf values",
+        *(
+            {
+                line
+                for line in answer.splitlines()
+                if line.startswith(
+                    ("tickTime", "maxClient", "minSession", "maxSession", "secure", "clientPortListen", "serverId")
+                )
+            }
+            for answer in both("conf")
+        ),
+    )
     check.equal("dirs keys", *(keys(answer, ": ") for answer in both("dirs")))
     check.equal("envi keys", *(keys(answer, "=") for answer in both("envi")))
     check.equal("envi head", *(answer.splitlines()[0] for answer in both("envi")))
-    check.equal("dump", *(sorted(re.sub(r"\(\d+\)", "(n)", line) for line in set(shape(answer, own).splitlines())) for answer, own in zip(both("dump"), ids)))
+    check.equal(
+        "dump",
+        *(
+            sorted(re.sub(r"\(\d+\)", "(n)", line) for line in set(shape(answer, own).splitlines()))
+            for answer, own in zip(both("dump"), ids)
+        ),
+    )
     # ZooKeeper leaves the child watches out of these; there are none here.
     for text in ("wchs", "wchc", "wchp"):
         check.equal(text, *(sorted(shape(answer, own).splitlines()) for answer, own in zip(both(text), ids)))
     check.equal("wchs exactly", *both("wchs"))
     check.equal("hash", *(answer == "" or ":" in answer for answer in both("hash")))
     monitored = [dict(line.split("\t", 1) for line in answer.splitlines()) for answer in both("mntr")]
-    check.equal("mntr without a broken line", *(all("\t" in line for line in answer.splitlines()) for answer in both("mntr")))
+    check.equal(
+        "mntr without a broken line", *(all("\t" in line for line in answer.splitlines()) for answer in both("mntr"))
+    )
     for key in sorted(WANTED_KEYS):
         check.equal(f"mntr has {key}", key in monitored[0], key in monitored[1])
         if key in EQUAL_KEYS:
             check.equal(f"mntr {key}", monitored[0].get(key), monitored[1].get(key))
         elif key != "zk_version":
-            check.equal(f"mntr shape of {key}", shape(monitored[0].get(key, ""), []), shape(monitored[1].get(key, ""), []))
+            check.equal(
+                f"mntr shape of {key}", shape(monitored[0].get(key, ""), []), shape(monitored[1].get(key, ""), [])
+            )
     missing = sorted(set(monitored[0]) - set(monitored[1]))
     if missing:
         # Many of ZooKeeper's keys describe its own inner queues and Java; not having those is no fault.
