@@ -270,7 +270,8 @@ fn open_own(
              it was never acknowledged and is cut"
         ));
     }
-    let after_snapshot = recovered.start.live.iter().filter(|segment| segment.zxid_before >= manifest.zxid).count();
+    let after_snapshot =
+        recovered.start.live.iter().filter(|segment| segment.zxid_before >= manifest.zxid).count();
     Ok(Opened {
         files,
         lock,
