@@ -439,3 +439,21 @@ fn side_files_and_snapshots_are_whole_or_noticed() {
     }
     assert_eq!(Server::start(&options).unwrap().opened.origin, Origin::Own { snapshot: Zxid(3) });
 }
+
+/// Each start begins a segment; a server that is restarted again and again says when a snapshot would free them.
+#[test]
+fn segments_left_by_restarts_lead_to_a_snapshot() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(dir.path());
+    let mut advised = Vec::new();
+    for _ in 0..12 {
+        let mut server = Server::start(&options).unwrap();
+        server.create(1, 10);
+        advised.push(server.opened.snapshot_advised);
+        if server.opened.snapshot_advised {
+            server.snapshot();
+        }
+    }
+    assert_eq!(advised.iter().filter(|&&advised| advised).count(), 2, "{advised:?}");
+    assert!(only(dir.path(), "log.").len() <= 16);
+}

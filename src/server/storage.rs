@@ -41,6 +41,8 @@ use crate::types::Zxid;
 
 /// How long a dying predecessor may keep the lock.
 const LOCK_WAIT: Duration = Duration::from_secs(2);
+/// Segments begun since the newest snapshot above which another is advised.
+const SEGMENTS_BEHIND_MAX: usize = 4;
 const LOCK_POLL: Duration = Duration::from_millis(20);
 
 /// Where data is and how it is kept.
@@ -127,6 +129,9 @@ pub struct Opened {
     pub log_tail: Tail,
     /// Transactions applied after the snapshot.
     pub entry_count: u64,
+    /// Restarts have left so many segments behind that a snapshot is worth taking soon, however few transactions they
+    /// hold: each start begins a new one.
+    pub snapshot_advised: bool,
     /// The directory is not set up yet: a snapshot of this state must be [finished](SnapshotFile::finish) before the log is
     /// begun or a client served.
     pub first_snapshot_due: bool,
@@ -176,7 +181,7 @@ pub fn open(options: &StorageOptions, restore: &mut dyn Restore) -> Result<Opene
     let imported = import::import(options, restore)?;
     let (zxid, origin, entry_count, warnings) = match imported {
         Some(imported) => {
-            files.imported = Some(imported.zxid);
+            files.imported = Some(imported.zxid.max(imported.log_newest));
             let origin = Origin::ZooKeeper { snapshot: imported.snapshot };
             (imported.zxid, origin, imported.entry_count, imported.warnings)
         }
@@ -207,6 +212,7 @@ pub fn open(options: &StorageOptions, restore: &mut dyn Restore) -> Result<Opene
         log_start,
         log_tail: Tail::Clean,
         entry_count,
+        snapshot_advised: false,
         first_snapshot_due: true,
         warnings,
     })
@@ -264,6 +270,8 @@ fn open_own(
              it was never acknowledged and is cut"
         ));
     }
+    let after_snapshot =
+        recovered.start.live.iter().filter(|segment| segment.zxid_before >= manifest.zxid).count();
     Ok(Opened {
         files,
         lock,
@@ -272,6 +280,7 @@ fn open_own(
         log_start: recovered.start,
         log_tail: recovered.tail,
         entry_count: recovered.entry_count,
+        snapshot_advised: after_snapshot >= SEGMENTS_BEHIND_MAX,
         first_snapshot_due: false,
         warnings,
     })

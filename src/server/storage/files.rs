@@ -28,7 +28,7 @@ pub struct Files {
     snapshots: PathBuf,
     log: PathBuf,
     identity: u64,
-    /// The last zxid taken from a ZooKeeper's directory, if the data began there.
+    /// If the data began in a ZooKeeper's directory: the last zxid it had then, or its newest log file was named after.
     pub(super) imported: Option<Zxid>,
     pub(super) retain: usize,
     pub(super) packing: Packing,

@@ -18,6 +18,8 @@ const VERSION_2: &str = "version-2";
 pub struct Imported {
     pub zxid: Zxid,
     pub snapshot: Option<Zxid>,
+    /// What the newest log file is named after; beyond `zxid` if nothing was written to it yet.
+    pub log_newest: Zxid,
     pub entry_count: u64,
     pub warnings: Vec<String>,
 }
@@ -89,7 +91,8 @@ pub(super) fn import(
             .push(format!("{count} error transactions under the zxid of the one before were passed over"));
     }
     differences.warn(&mut warnings);
-    Ok(Some(Imported { zxid, snapshot, entry_count, warnings }))
+    let log_newest = logs.last().map_or(Zxid::ZERO, |(zxid, _)| *zxid);
+    Ok(Some(Imported { zxid, snapshot, log_newest, entry_count, warnings }))
 }
 
 /// A ZooKeeper that ran on the directory after it was imported has changes we do not.
