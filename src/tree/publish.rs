@@ -19,7 +19,7 @@ pub const READERS_MAX: usize = 128;
 pub const PINS_MAX: usize = 64;
 
 /// Looks at number and zxid, should the writer publish between the two each time.
-const LOOKS_MAX: usize = 4;
+const LOOKS_MAX: usize = if cfg!(loom) { 1 } else { 4 };
 
 /// A moment in the life of the tree. The number moves with every begin and every publish.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
