@@ -79,6 +79,8 @@ pub struct PipelineOptions {
 pub struct Startup {
     pub took: Duration,
     pub transactions: u64,
+    /// The log has grown into many files: a snapshot soon would let most of them go.
+    pub snapshot_advised: bool,
 }
 
 /// What the shell tells the pipeline.

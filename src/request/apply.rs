@@ -14,7 +14,7 @@ use hashbrown::HashMap;
 use thiserror::Error;
 
 use crate::jute::Reader;
-use crate::proto::txn::{CreateKind, Txn, TxnEntry, TxnHeader};
+use crate::proto::txn::{CreateKind, MultiTxn, Txn, TxnEntry, TxnHeader};
 use crate::proto::{Acl, ErrorCode, NodeKind, Stat, StatPersisted};
 use crate::request::path;
 use crate::request::quota::{self, Quotas, Track};
@@ -94,8 +94,11 @@ pub struct Database {
     ephemerals: Ephemerals,
     /// Containers and nodes with a time to live: what the sweep looks at.
     sweepable: BTreeSet<u32>,
-    /// While loading: the snapshot's numbers of access lists.
-    acls_loading: HashMap<i64, Vec<u8>>,
+    /// While loading: the snapshot's numbers of access lists. An id that no node uses yet stays valid, as nothing is reclaimed
+    /// before the load ends.
+    acls_loading: HashMap<i64, AclId>,
+    /// While loading: the parent of the last node, which most often is that of the next as well.
+    parent_loading: (String, NodeId),
 }
 
 impl Database {
@@ -119,6 +122,7 @@ impl Database {
             ephemerals: Ephemerals::new(hash_seed),
             sweepable: BTreeSet::new(),
             acls_loading: HashMap::new(),
+            parent_loading: (String::new(), NodeId::ROOT),
         }
     }
 
@@ -129,7 +133,7 @@ impl Database {
     pub fn load_acl(&mut self, number: i64, acl: &[u8]) -> Result<(), LoadError> {
         match Acl::decode(&mut Reader::new(acl)) {
             Ok(Some(acl)) => {
-                self.acls_loading.insert(number, acl.bytes().to_vec());
+                self.acls_loading.insert(number, self.tree.intern_acl(acl));
                 Ok(())
             }
             _ => Err(LoadError::BadAcl { acl: number }),
@@ -145,13 +149,10 @@ impl Database {
     ) -> Result<(), LoadError> {
         let acl_id = match acl {
             -1 => AclId::OPEN,
-            number => {
-                let list = self
-                    .acls_loading
-                    .get(&number)
-                    .ok_or_else(|| LoadError::NoAcl { path: path.to_owned(), acl: number })?;
-                self.tree.intern_acl(Acl::from_checked(list))
-            }
+            number => *self
+                .acls_loading
+                .get(&number)
+                .ok_or_else(|| LoadError::NoAcl { path: path.to_owned(), acl: number })?,
         };
         if path.is_empty() || path == "/" {
             let root = self.tree.root();
@@ -162,7 +163,12 @@ impl Database {
         }
         let (parent, name) =
             path::split(path).ok_or_else(|| LoadError::NoParent { path: path.to_owned() })?;
-        let parent = self.tree.find(parent).ok_or_else(|| LoadError::NoParent { path: path.to_owned() })?;
+        if self.parent_loading.0 != parent {
+            let found =
+                self.tree.find(parent).ok_or_else(|| LoadError::NoParent { path: path.to_owned() })?;
+            self.parent_loading = (parent.to_owned(), found);
+        }
+        let parent = self.parent_loading.1;
         if self.tree.find(path).is_some() {
             return Err(LoadError::Twice { path: path.to_owned() });
         }
@@ -174,6 +180,7 @@ impl Database {
     /// Makes predefined nodes that are missing, counts quotas, and publishes the state as that of `zxid`.
     pub fn finish_load(&mut self, zxid: Zxid) {
         self.acls_loading = HashMap::new();
+        self.parent_loading = (String::new(), NodeId::ROOT);
         let root = self.tree.root();
         if self.tree.data(root).is_none() {
             self.tree.replace_data(root, Some(b""));
@@ -198,8 +205,9 @@ impl Database {
         self.tree.publish(zxid);
     }
 
-    /// Removes ephemeral nodes whose session is not there, after a recovery. Source: ZooKeeper `ZooKeeperServer#loadData`.
-    pub fn end_ephemerals_of_nobody(&mut self) {
+    /// Removes ephemeral nodes whose session is not there, and gives how many, after an import.
+    /// Source: ZooKeeper `ZooKeeperServer#loadData`.
+    pub fn end_ephemerals_of_nobody(&mut self) -> usize {
         let orphaned: Vec<SessionId> = self
             .ephemerals
             .sessions()
@@ -207,9 +215,10 @@ impl Database {
             .filter(|&session| !self.sessions.contains(session))
             .collect();
         if orphaned.is_empty() {
-            return;
+            return 0;
         }
         let zxid = self.zxid_applied();
+        let mut count = 0;
         self.tree.begin();
         for session in orphaned {
             for node in self.ephemerals_of(session).collect::<Vec<_>>() {
@@ -217,9 +226,11 @@ impl Database {
                 tracing::warn!(%session, "removing {path}, which is ephemeral and whose session does not exist");
                 self.unindex(node);
                 self.tree.remove(node);
+                count += 1;
             }
         }
         self.tree.publish(zxid);
+        count
     }
 
     pub fn zxid_applied(&self) -> Zxid {
@@ -256,8 +267,10 @@ impl Database {
         self.tree.begin();
         let mut apply = Apply { database: self, header, kind: header.kind, fit, now, witness };
         match &entry.txn {
+            Txn::Multi(multi) if multi.ops().any(|(_, txn)| matches!(txn, Txn::Error { .. })) => {
+                apply.failed_multi(multi);
+            }
             Txn::Multi(multi) => {
-                // A failed multi is all error elements. Nothing of it applies, and nothing may fail here that did not fail then.
                 for (kind, txn) in multi.ops() {
                     apply.kind = kind;
                     apply.one(&txn);
@@ -378,6 +391,22 @@ impl<W: Witness> Apply<'_, '_, W> {
             Txn::CloseSession { paths } => self.close_session(paths.as_deref().unwrap_or(&[])),
             Txn::Error { err } => self.witness.done(self.kind, Outcome::Failed(*err)),
             Txn::Multi(_) => unreachable!("a decoded multi holds no multi"),
+        }
+    }
+
+    /// A multi with an error in it applies nothing, whatever its other operations say: servers differ in what they log for those.
+    /// Source: ZooKeeper `DataTree#processTxn`, case multi.
+    fn failed_multi(&mut self, multi: &MultiTxn<'_>) {
+        let mut is_behind = false;
+        for (kind, txn) in multi.ops() {
+            self.kind = kind;
+            let err = match txn {
+                Txn::Error { err } => err,
+                _ if is_behind => ErrorCode::RuntimeInconsistency.code(),
+                _ => ErrorCode::Ok.code(),
+            };
+            is_behind |= !matches!(err, 0 | -2);
+            self.witness.done(self.kind, Outcome::Failed(err));
         }
     }
 

@@ -61,11 +61,21 @@ fn assemble(config: &Config, started: StdInstant) -> Result<i32, Failure> {
     let mut restorer =
         Restorer::new(config.tick_time_ms, seed, clock.now().instant, config.nodes.digest_enabled);
     let opened = storage::open(&options::storage(config), &mut restorer)?;
-    let mut database = restorer.into_database();
+    let mut database = restorer.into_database(matches!(opened.origin, Origin::ZooKeeper { .. }));
     for warning in &opened.warnings {
         tracing::warn!("{warning}");
     }
-    let Opened { files, lock, zxid, origin, log_start, entry_count, first_snapshot_due, .. } = opened;
+    let Opened {
+        files,
+        lock,
+        zxid,
+        origin,
+        log_start,
+        entry_count,
+        first_snapshot_due,
+        snapshot_advised,
+        ..
+    } = opened;
     assert!(database.zxid_applied() == zxid, "recovered to {}, storage says {zxid}", database.zxid_applied());
     let zxid_snapshot = match origin {
         Origin::Own { snapshot } => snapshot,
@@ -97,7 +107,7 @@ fn assemble(config: &Config, started: StdInstant) -> Result<i32, Failure> {
             Box::new(move |port: FrontPort| Front::new(front_options, reader, port)) as FrontMaker
         })
         .collect();
-    let startup = Startup { took: recovered_in, transactions: entry_count };
+    let startup = Startup { took: recovered_in, transactions: entry_count, snapshot_advised };
     let pipeline_options = options::pipeline(config, seed, files.identity(), zxid_snapshot, process, startup);
     let writer_options = options::writer(config, random());
     let ids = IdSource::new(STANDALONE_ID, wall_ms());

@@ -88,6 +88,9 @@ impl Snapshots {
             running: None,
         };
         snapshots.draw();
+        if options.startup.snapshot_advised {
+            snapshots.entries_due = 1;
+        }
         snapshots
     }
 
