@@ -186,6 +186,12 @@ fn exists<'a>(
     Ok(ReadDone { result, watch })
 }
 
+/// The node whose children a request of getChildren asks for.
+pub fn readable_parent(view: &impl ReadView, body: &[u8], asker: Asker<'_>) -> Result<NodeId, ErrorCode> {
+    let request = ReadRequest::decode(&mut Reader::new(body)).map_err(|_| ErrorCode::MarshallingError)?;
+    readable(view, request.path.as_deref(), asker)
+}
+
 fn get_acl(
     view: &impl ReadView,
     reader: &mut Reader<'_>,

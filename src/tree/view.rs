@@ -77,7 +77,12 @@ impl<'a> View<'a> {
 
     #[inline]
     pub(super) fn hash(&self, path: &str) -> u32 {
-        (self.shared.hash.hash(path.as_bytes()) >> 32) as u32
+        self.hash_bytes(path.as_bytes())
+    }
+
+    #[inline]
+    fn hash_bytes(&self, path: &[u8]) -> u32 {
+        (self.shared.hash.hash(path) >> 32) as u32
     }
 
     #[inline]
@@ -276,12 +281,12 @@ impl<'a> View<'a> {
     }
 
     /// Fetches what reading these paths will touch, with the misses of up to 32 of them overlapping.
-    pub fn prefetch_batch(&self, paths: &[&str]) {
+    pub fn prefetch_batch(&self, paths: &[impl AsRef<[u8]>]) {
         let (next, current) = self.shared.index();
         for paths in paths.chunks(PREFETCH_BATCH) {
             let mut hashes = [0; PREFETCH_BATCH];
             for (hash, path) in hashes.iter_mut().zip(paths) {
-                *hash = self.hash(path);
+                *hash = self.hash_bytes(path.as_ref());
                 arena::prefetch(index::first_place(self.table(current), *hash));
                 if next != NO_BLOCK {
                     arena::prefetch(index::first_place(self.table(next), *hash));
@@ -447,7 +452,7 @@ impl TreeReader {
     }
 
     /// See [`View::prefetch_batch`].
-    pub fn prefetch_batch(&self, paths: &[&str]) {
+    pub fn prefetch_batch(&self, paths: &[impl AsRef<[u8]>]) {
         self.view().prefetch_batch(paths);
     }
 

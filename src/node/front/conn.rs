@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use super::lists::Listing;
 use crate::request::auth::Identities;
 use crate::types::{Instant, SessionId};
 
@@ -47,6 +48,8 @@ pub struct Conn {
     /// Of those, the ones that will leave a watch.
     pub pending_watches: u32,
     pub heard: Instant,
+    /// A long list it waits for; then it is stalled, too.
+    pub listing: Option<Box<Listing>>,
     /// Input waits until nothing is pending.
     pub stalled: bool,
     /// In the list of connections the shell is to look at.
@@ -109,6 +112,7 @@ impl Conn {
             pending: 0,
             pending_watches: 0,
             heard,
+            listing: None,
             stalled: false,
             dirty: false,
             resuming: false,

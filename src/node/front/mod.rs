@@ -28,11 +28,13 @@ use crate::words::WordOptions;
 
 mod conn;
 mod frames;
+mod lists;
 mod report;
 mod watches;
 
 pub use conn::ConnId;
 use conn::{Conn, Phase};
+pub use lists::LIST_SLICE_MAX;
 
 /// Bytes a frame may have before there is a session. ZooKeeper takes its full frame limit; a handshake needs 49.
 pub const HANDSHAKE_BYTES_MAX: u32 = 16 << 10;
@@ -86,6 +88,10 @@ pub struct Front<L> {
     /// Connections whose client is gone and whose farewell found no room.
     detaching: VecDeque<ToPipeline>,
     pool: Vec<Vec<u8>>,
+    /// Connections that wait for a long list; the next to have a slice is in front.
+    listings: VecDeque<ConnId>,
+    /// Children that may be read in this turn.
+    list_budget: usize,
     /// The publication up to which every message has been taken.
     caught_up: Published,
     /// Requests under way that will leave a watch.
@@ -111,6 +117,8 @@ impl<L: FrontLink> Front<L> {
             probes: Vec::new(),
             detaching: VecDeque::new(),
             pool: Vec::new(),
+            listings: VecDeque::new(),
+            list_budget: LIST_SLICE_MAX,
             caught_up: reader.published(),
             reader,
             pending_watches: 0,
@@ -193,6 +201,7 @@ impl<L: FrontLink> Front<L> {
         {
             self.link.push(message);
         }
+        self.turn_lists();
         let mut resume = std::mem::take(&mut self.resume);
         for id in resume.drain(..) {
             if let Some(conn) = self.conns.get_mut(id.0 as usize) {
@@ -276,7 +285,7 @@ impl<L: FrontLink> Front<L> {
 
     /// Whether another turn is wanted at once, after a look at the sockets.
     pub fn has_more(&self) -> bool {
-        !self.resume.is_empty() || !self.probes.is_empty()
+        !self.resume.is_empty() || !self.probes.is_empty() || !self.listings.is_empty()
     }
 
     /// The thread is about to sleep: memory need not wait for this reader.
@@ -529,6 +538,8 @@ impl<L: FrontLink> Front<L> {
             return;
         }
         conn.phase = Phase::Closing;
+        self.drop_list(id);
+        let conn = &mut self.conns[id.0 as usize];
         let input = std::mem::take(&mut conn.input);
         self.give_back(input);
         self.mark_dirty(id);
@@ -556,6 +567,7 @@ impl<L: FrontLink> Front<L> {
                 self.per_address.remove(&ip);
             }
         }
+        self.drop_list(id);
         self.watches.remove_connection(id.0);
         self.settle_interest();
         if session != SessionId::NONE {

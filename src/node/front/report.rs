@@ -46,7 +46,7 @@ impl<L: FrontLink> Front<L> {
 
 /// A word's own connection has no request under way.
 fn outstanding(conn: &Conn) -> u32 {
-    if conn.phase == Phase::Word { 0 } else { conn.pending }
+    if conn.phase == Phase::Word { 0 } else { conn.pending + u32::from(conn.listing.is_some()) }
 }
 
 fn connection(conn: &Conn, now: Now) -> ConnectionReport {
