@@ -288,10 +288,8 @@ impl Writer {
         let mut expected = self.known.clone();
         for name in ["x", "y"] {
             let path = format!("{base}/{name}");
-            if !expected.contains_key(&path) {
-                let made = Known { version: 0, data: Vec::new(), mzxid: Zxid::ZERO, ephemeral: false };
-                expected.insert(path, made);
-            }
+            let made = Known { version: 0, data: Vec::new(), mzxid: Zxid::ZERO, ephemeral: false };
+            expected.entry(path).or_insert(made);
         }
         let unsure = std::mem::take(&mut self.unsure);
         let mut done = 0;

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant as Clock};
 
 use clap::Parser;
 use ringkeeper::client::{Conversation, Request};
-use ringkeeper::node::pipeline::{Input, Output};
+use ringkeeper::node::pipeline::{Input, Output, Startup};
 use ringkeeper::node::{ConnId, Front, FrontOptions, LocalLink, Pipeline, PipelineOptions};
 use ringkeeper::proto::client::ConnectRequest;
 use ringkeeper::proto::{FRAME_BYTES_MAX, StatPersisted};
@@ -285,6 +285,8 @@ fn pipeline_options(zxid: Zxid) -> PipelineOptions {
         facts: ServerFacts::default(),
         seed: 1,
         identity: 9,
+        startup: Startup::default(),
+        slow_write: Duration::from_secs(1),
         zxid_snapshot: zxid,
     }
 }
