@@ -10,12 +10,14 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant as Clock};
 
 use clap::Parser;
 use ringkeeper::client::{Conversation, Request};
-use ringkeeper::node::pipeline::{Input, Output, Startup};
+use ringkeeper::node::limits::Shares;
+use ringkeeper::node::pipeline::{ConnectionThrottleOptions, Input, Output, RequestThrottleOptions, Startup};
 use ringkeeper::node::{ConnId, Front, FrontOptions, LocalLink, Pipeline, PipelineOptions};
 use ringkeeper::proto::client::ConnectRequest;
 use ringkeeper::proto::{FRAME_BYTES_MAX, StatPersisted};
@@ -193,7 +195,7 @@ impl World {
 
     fn connect(&mut self) -> ConnId {
         let peer = "127.0.0.1:4000".parse().expect("an address");
-        let conn = self.front.accept(self.now, peer).expect("no limit");
+        let conn = self.front.accept(self.now, peer);
         let mut bytes = Vec::new();
         ConnectRequest {
             protocol_version: 0,
@@ -258,10 +260,12 @@ fn front_options() -> FrontOptions {
         frame_bytes_max: FRAME_BYTES_MAX,
         session_timeout_ms_min: 4000,
         session_timeout_ms_max: 40_000,
-        connections_per_address_max: 0,
-        connections_max: 0,
         sessionless_timeout: Duration::from_secs(10),
         outstanding_max: 1000,
+        connection_throttle: false,
+        large_request_threshold: None,
+        shares: Arc::new(Shares::new(1, 1 << 20)),
+        index: 0,
         words: WordOptions::default(),
         hash_seed: 1,
     }
@@ -287,6 +291,8 @@ fn pipeline_options(zxid: Zxid) -> PipelineOptions {
         identity: 9,
         startup: Startup::default(),
         slow_write: Duration::from_secs(1),
+        connection_throttle: ConnectionThrottleOptions::default(),
+        request_throttle: RequestThrottleOptions::default(),
         zxid_snapshot: zxid,
     }
 }

@@ -43,10 +43,7 @@ pub struct FrontCounters {
     pub ensemble_auth_success: u64,
     pub ensemble_auth_fail: u64,
     pub ensemble_auth_skip: u64,
-    pub stale_requests: u64,
-    pub stale_requests_dropped: u64,
     pub stale_replies: u64,
-    pub request_throttle_waits: u64,
     pub throttled_ops: u64,
     pub large_requests_rejected: u64,
     /// Requests of each kind, by [`op_index`].
@@ -194,10 +191,7 @@ impl FrontCounters {
             ensemble_auth_success,
             ensemble_auth_fail,
             ensemble_auth_skip,
-            stale_requests,
-            stale_requests_dropped,
             stale_replies,
-            request_throttle_waits,
             throttled_ops,
             large_requests_rejected,
             ops,
@@ -227,10 +221,7 @@ impl FrontCounters {
         self.ensemble_auth_success += ensemble_auth_success;
         self.ensemble_auth_fail += ensemble_auth_fail;
         self.ensemble_auth_skip += ensemble_auth_skip;
-        self.stale_requests += stale_requests;
-        self.stale_requests_dropped += stale_requests_dropped;
         self.stale_replies += stale_replies;
-        self.request_throttle_waits += request_throttle_waits;
         self.throttled_ops += throttled_ops;
         self.large_requests_rejected += large_requests_rejected;
         for (mine, theirs) in self.ops.iter_mut().zip(ops) {
@@ -263,6 +254,16 @@ pub struct PipelineCounters {
     /// Sessions that ended by their timeout (`stale_sessions_expired`).
     pub sessions_expired: u64,
     pub digest_mismatches: u64,
+    /// Requests served though nobody may be waiting for them, and dropped for that while requests were throttled.
+    pub stale_requests: u64,
+    pub stale_requests_dropped: u64,
+    /// Stalls of the request throttle, a longer one counted once each stall time.
+    pub request_throttle_waits: u64,
+    /// From the receipt of a request until the pipeline takes it.
+    pub request_throttle_queue_time: Latency,
+    /// Tokens the bucket lacked when a handshake was admitted, and the present chance of a random drop.
+    pub connection_token_deficit: Tally,
+    pub connection_drop_probability: f64,
     pub ttl_nodes_created: u64,
     pub ttl_nodes_deleted: u64,
     pub quota_exceeded: u64,
@@ -287,7 +288,9 @@ pub struct PipelineCounters {
 impl PipelineCounters {
     /// Back to nothing (`srst`).
     pub fn reset(&mut self) {
-        *self = PipelineCounters::default();
+        // A gauge stays what it is.
+        let connection_drop_probability = self.connection_drop_probability;
+        *self = PipelineCounters { connection_drop_probability, ..PipelineCounters::default() };
     }
 }
 

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::node::ConnId;
+use crate::node::limits::LargeShare;
 use crate::proto::client::OpCode;
 use crate::proto::{ErrorCode, Stat};
 use crate::request::auth::Identities;
@@ -25,6 +26,12 @@ pub const LINK_MESSAGES_MAX: usize = 4096;
 /// From a front to the pipeline.
 #[derive(Debug)]
 pub enum ToPipeline {
+    /// A client's handshake came. Asked only where connections are throttled, before anything else of it is looked at.
+    Admit {
+        conn: ConnId,
+        /// It wants a session back.
+        renew: bool,
+    },
     /// A client wants a new session; the timeout is negotiated.
     Open {
         conn: ConnId,
@@ -74,6 +81,8 @@ pub struct Request {
     pub body: Bytes,
     pub identities: Identities,
     pub received: Instant,
+    /// What a large one holds of the budget, until it is answered.
+    pub large: Option<LargeShare>,
 }
 
 /// The body of a reply.
@@ -108,6 +117,19 @@ pub struct NodeChange {
 /// From the pipeline to a front.
 #[derive(Debug)]
 pub enum ToFront {
+    /// Answers [`ToPipeline::Admit`].
+    Admitted {
+        conn: ConnId,
+    },
+    /// Answers [`ToPipeline::Admit`]: close it without a byte.
+    TurnedAway {
+        conn: ConnId,
+    },
+    /// A request that nobody will answer; its connection is to end, so that nothing asked later is done.
+    Dropped {
+        conn: ConnId,
+        op: OpCode,
+    },
     Opened {
         conn: ConnId,
         session: SessionId,

@@ -5,6 +5,7 @@
 //! drives them, the shell or a simulator, decides when a queue delivers, when a write is durable and what time it is.
 
 pub mod front;
+pub mod limits;
 pub mod link;
 pub mod pipeline;
 

@@ -14,6 +14,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::jute::{put_buffer, put_i32, put_string};
 use crate::node::ConnId;
+use crate::node::limits::LargeShare;
 use crate::node::link::{Body, PipelineLink, Request, ToFront, ToPipeline};
 use crate::proto::client::{MultiHeader, OpCode};
 use crate::proto::txn::{TxnEntry, kind};
@@ -31,10 +32,13 @@ use crate::types::{Instant, Now, SessionId, Zxid};
 mod reporter;
 mod snapshots;
 mod surveys;
+mod throttle;
 
 use reporter::Reporter;
 use snapshots::{Ended, Snapshots};
 use surveys::Surveys;
+use throttle::{ConnectionThrottle, Next, RequestThrottle};
+pub use throttle::{ConnectionThrottleOptions, RequestThrottleOptions};
 
 /// Entries proposed and not yet applied; beyond it the fronts' queues fill and clients wait.
 pub const OUTSTANDING_MAX: usize = 65_536;
@@ -44,6 +48,8 @@ const TURN_MESSAGES_MAX: usize = 1024;
 const ROOM_PER_ITEM: usize = 4;
 /// Bytes of the blocks that entries are cut from.
 const BLOCK_BYTES: usize = 64 << 10;
+/// How late a timer may be before the process counts as having stood still (O12).
+const PAUSE_MIN: Duration = Duration::from_secs(1);
 /// Candidates the sweep looks at in one turn.
 const SWEEP_TURN_MAX: usize = 256;
 
@@ -61,6 +67,8 @@ pub struct PipelineOptions {
     pub sweep_per_minute_max: u64,
     /// `znode.container.maxNeverUsedIntervalMs`; zero keeps containers that never had a child.
     pub sweep_never_used_ms: u64,
+    pub connection_throttle: ConnectionThrottleOptions,
+    pub request_throttle: RequestThrottleOptions,
     /// What four-letter words say of the configuration.
     pub facts: crate::words::ServerFacts,
     /// Draws when snapshots come.
@@ -115,6 +123,8 @@ struct Origin {
     xid: i32,
     op: OpCode,
     received: Instant,
+    /// Given back when the request is answered.
+    _large: Option<LargeShare>,
 }
 
 /// What stands in the queue between proposed and applied.
@@ -155,6 +165,11 @@ pub struct Pipeline<L> {
     sweep: Sweep,
     snapshots: Snapshots,
     surveys: Surveys,
+    connections: ConnectionThrottle,
+    requests: RequestThrottle,
+    /// When the last turn was, and when the next one should have come at the latest.
+    turned: Instant,
+    turn_due: Instant,
     stopping: bool,
     stopped: bool,
     has_more: bool,
@@ -191,6 +206,14 @@ impl<L: PipelineLink> Pipeline<L> {
                 (zxid.0 - options.zxid_snapshot.0).max(0) as u64,
             ),
             surveys: Surveys::new(links.len(), now.instant, options.startup),
+            connections: ConnectionThrottle::new(
+                options.connection_throttle.clone(),
+                options.seed.rotate_left(32),
+                now.instant,
+            ),
+            requests: RequestThrottle::new(options.request_throttle.clone()),
+            turned: now.instant,
+            turn_due: now.instant + options.sweep_interval,
             sweep: Sweep { next: now.instant + options.sweep_interval, ..Sweep::default() },
             links,
             database,
@@ -263,9 +286,10 @@ impl<L: PipelineLink> Pipeline<L> {
         self.now = now;
         self.has_more = false;
         let mut taken_total = 0;
+        self.forgive_pause();
         for front in 0..self.links.len() {
             for taken in 0.. {
-                if self.queue.len() >= OUTSTANDING_MAX || !self.has_room() || taken == TURN_MESSAGES_MAX {
+                if !self.takes_more() || taken == TURN_MESSAGES_MAX {
                     self.has_more |= taken == TURN_MESSAGES_MAX;
                     break;
                 }
@@ -279,6 +303,7 @@ impl<L: PipelineLink> Pipeline<L> {
         }
         self.timers();
         self.apply_durable();
+        self.serve_waiting();
         self.snapshots.step(&mut self.database, &mut self.owed, now.instant);
         self.has_more |= self.snapshots.has_more();
         // What arrived in this turn leaves as one batch.
@@ -294,11 +319,15 @@ impl<L: PipelineLink> Pipeline<L> {
         if self.stopping
             && !self.stopped
             && self.queue.is_empty()
+            && self.requests.is_empty()
             && self.zxid_durable == self.zxid_proposed()
         {
             self.stopped = true;
             self.owed.push(Output::Stopped);
         }
+        self.turned = now.instant;
+        let timer = self.next_timer().filter(|_| !self.has_more()).unwrap_or(now.instant);
+        self.turn_due = timer.max(now.instant);
     }
 
     /// Hands over everything owed since the last call.
@@ -308,18 +337,24 @@ impl<L: PipelineLink> Pipeline<L> {
 
     /// When another turn is wanted, should nothing else happen first.
     pub fn next_timer(&self) -> Option<Instant> {
-        [self.database.sessions.next_due(), self.log.next_timer(), Some(self.sweep.next)]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.database.sessions.next_due(),
+            self.log.next_timer(),
+            Some(self.sweep.next),
+            self.requests.next_timer(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Whether another turn is wanted at once.
     pub fn has_more(&self) -> bool {
-        self.has_more
-            || (self.queue.len() < OUTSTANDING_MAX
-                && self.has_room()
-                && self.links.iter().any(|link| !link.is_empty()))
+        self.has_more || (self.takes_more() && self.links.iter().any(|link| !link.is_empty()))
+    }
+
+    fn takes_more(&self) -> bool {
+        self.queue.len() < OUTSTANDING_MAX && !self.requests.is_full() && self.has_room()
     }
 
     fn has_room(&self) -> bool {
@@ -343,7 +378,20 @@ impl<L: PipelineLink> Pipeline<L> {
 
     fn take(&mut self, front: usize, message: ToPipeline) {
         match message {
-            ToPipeline::Request(request) => self.request(front, request),
+            ToPipeline::Request(request) => {
+                self.requests.push(front, request);
+                self.serve_waiting();
+            }
+            ToPipeline::Admit { conn, renew } => {
+                let admitted = self.connections.admit(self.now.instant, renew);
+                let counters = &mut self.surveys.counters;
+                counters.connection_drop_probability = self.connections.drop_probability();
+                if admitted {
+                    counters.connection_token_deficit.record(self.connections.deficit());
+                }
+                let answer = if admitted { ToFront::Admitted { conn } } else { ToFront::TurnedAway { conn } };
+                self.links[front].push(answer);
+            }
             ToPipeline::Open { conn, timeout_ms } => {
                 let session = self.ids.next(|id| self.database.sessions.contains(id));
                 self.scratch.clear();
@@ -354,6 +402,7 @@ impl<L: PipelineLink> Pipeline<L> {
             }
             ToPipeline::Renew { conn, session, timeout_ms } => self.renew(front, conn, session, timeout_ms),
             ToPipeline::Detach { conn, session, heard } => {
+                self.requests.detached(front, conn);
                 if self.database.sessions.detach(session, owner(front, conn)) {
                     self.database.sessions.touch(session, heard);
                 }
@@ -384,15 +433,48 @@ impl<L: PipelineLink> Pipeline<L> {
         }
     }
 
-    fn request(&mut self, front: usize, request: Box<Request>) {
+    /// Takes requests as long as the throttle has room for them.
+    fn serve_waiting(&mut self) {
+        while self.queue.len() < OUTSTANDING_MAX && self.has_room() {
+            let sessions = &self.database.sessions;
+            let timeout_ms = |session| sessions.get(session).map_or(0, |found| found.timeout_ms);
+            match self.requests.next(self.now.instant, self.queue.len(), timeout_ms) {
+                Next::Serve { front, request, stale } => {
+                    self.surveys.counters.stale_requests += u64::from(stale);
+                    self.request(front, request);
+                }
+                Next::Drop { front, request } => {
+                    self.surveys.counters.stale_requests_dropped += 1;
+                    self.links[front].push(ToFront::Dropped { conn: request.conn, op: request.op });
+                }
+                Next::Wait { stalled } => {
+                    self.surveys.counters.request_throttle_waits += u64::from(stalled);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn request(&mut self, front: usize, mut request: Box<Request>) {
         self.surveys.counters.requests += 1;
+        let waited = self.now.instant.since(request.received);
+        self.surveys.counters.request_throttle_queue_time.record(waited);
+        let throttled = self.requests.is_throttled(waited)
+            // Source: ZooKeeper `ZooKeeperServer#shouldThrottleOp`.
+            && !matches!(request.op, OpCode::Ping | OpCode::CloseSession);
         let origin = Origin {
             front,
             conn: request.conn,
             xid: request.xid,
             op: request.op,
             received: request.received,
+            // A read keeps its own.
+            _large: if throttled || is_write(request.op) { request.large.take() } else { None },
         };
+        if throttled {
+            self.queue.push_back(Item::Refused { origin, err: ErrorCode::ThrottledOp });
+            return;
+        }
         if !is_write(request.op) {
             self.queue.push_back(Item::Read { front, request });
             return;
@@ -604,6 +686,21 @@ impl<L: PipelineLink> Pipeline<L> {
         }
         out[..4].copy_from_slice(&i32::to_be_bytes(count));
         ErrorCode::Ok
+    }
+
+    /// Time in which this process stood still counts for no session: whoever wanted to be heard could not be (O12). All of it
+    /// since the last turn is given back, as nobody knows when in it the pause began; that a session ends later than it might
+    /// is allowed (P9).
+    fn forgive_pause(&mut self) {
+        let now = self.now.instant;
+        if now.since(self.turn_due) <= PAUSE_MIN {
+            return;
+        }
+        let gap = now.since(self.turned);
+        tracing::warn!("stood still for up to {} ms; no session ends for that", gap.as_millis());
+        self.database.sessions.forgive(gap);
+        // Not for every turn that is late for the same reason.
+        (self.turned, self.turn_due) = (now, now);
     }
 
     fn timers(&mut self) {

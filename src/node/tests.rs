@@ -1,11 +1,15 @@
 //! A whole node in one thread: clients that speak frames, a log whose completions a test holds back, time that a test moves.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::front::{ConnId, Front, FrontOptions};
+use super::limits::Shares;
 use super::link::LocalLink;
-use super::pipeline::{Input, Output, Pipeline, PipelineOptions, Startup};
+use super::pipeline::{
+    ConnectionThrottleOptions, Input, Output, Pipeline, PipelineOptions, RequestThrottleOptions, Startup,
+};
 use crate::client::{
     ACL_OPEN, Conversation, Event, Incoming, Message, MultiResult, Reply, Request, Response, SetWatches,
     WatchMode,
@@ -22,7 +26,10 @@ use crate::txnlog::{LogWrite, SegmentWork, Start, Writer, WriterOptions};
 use crate::types::{Instant, Now, ServerId, SessionId, Zxid};
 use crate::words::{ServerFacts, WordOptions};
 
+mod limits;
+
 const TICK_MS: u64 = 1000;
+const LARGE_BYTES_MAX: u64 = 3000;
 
 /// One pipeline and its fronts, and a client on each connection.
 struct World {
@@ -65,10 +72,12 @@ impl World {
             frame_bytes_max: crate::proto::FRAME_BYTES_MAX,
             session_timeout_ms_min: 2 * TICK_MS as i32,
             session_timeout_ms_max: 20 * TICK_MS as i32,
-            connections_per_address_max: 0,
-            connections_max: 0,
             sessionless_timeout: Duration::from_secs(10),
             outstanding_max: 1000,
+            connection_throttle: false,
+            large_request_threshold: None,
+            shares: Arc::new(Shares::new(front_count, LARGE_BYTES_MAX)),
+            index: 0,
             words: WordOptions::default(),
             hash_seed: 1,
         };
@@ -86,6 +95,8 @@ impl World {
             sweep_interval: Duration::from_secs(60),
             sweep_per_minute_max: 10_000,
             sweep_never_used_ms: 0,
+            connection_throttle: ConnectionThrottleOptions::default(),
+            request_throttle: RequestThrottleOptions::default(),
             facts: ServerFacts::default(),
             seed: 1,
             identity: 9,
@@ -100,7 +111,11 @@ impl World {
         let links: Vec<LocalLink> = (0..front_count).map(|_| LocalLink::default()).collect();
         let fronts = links
             .iter()
-            .map(|link| Front::new(front_options.clone(), database.tree.reader(), link.clone()))
+            .enumerate()
+            .map(|(index, link)| {
+                let options = FrontOptions { index, ..front_options.clone() };
+                Front::new(options, database.tree.reader(), link.clone())
+            })
             .collect();
         let log = Writer::new(WriterOptions::new(7), Start::fresh(9, Zxid::ZERO));
         let ids = IdSource::new(ServerId(1), now.instant.as_ms());
@@ -121,8 +136,16 @@ impl World {
         self.now.wall_ms += ms as i64;
     }
 
+    /// Time passes as it does for a server that runs.
+    fn pass_ms(&mut self, ms: u64) {
+        for _ in 0..ms / 500 {
+            self.advance_ms(500);
+            self.settle();
+        }
+    }
+
     fn accept(&mut self, front: usize) -> Handle {
-        let conn = self.fronts[front].accept(self.now, "127.0.0.1:4000".parse().unwrap()).unwrap();
+        let conn = self.fronts[front].accept(self.now, "127.0.0.1:4000".parse().unwrap());
         self.clients.insert((front, conn), Client::default());
         Handle { front, conn }
     }
@@ -256,7 +279,8 @@ impl World {
         let found = self.clients.get_mut(&(client.front, client.conn)).unwrap();
         found.raw.extend_from_slice(&bytes);
         found.conversation.received(&bytes);
-        if !found.raw.starts_with(b"imok") {
+        // The length of a frame begins with a zero, the answer to a word does not.
+        if found.raw.first() == Some(&0) {
             while let Some(incoming) = found.conversation.next_incoming().unwrap() {
                 match incoming {
                     Incoming::Connected(response) => found.connected = Some(response),
@@ -385,11 +409,10 @@ fn a_session_ends_with_its_ephemerals_when_its_time_is_up() {
     world.call(other, Request::Exists { path: "/e", watch: true });
     world.hang_up(owner);
     world.settle();
-    world.advance_ms(3000);
+    world.pass_ms(3000);
     world.call(other, Request::Ping);
     assert!(world.messages(other).is_empty());
-    world.advance_ms(3000);
-    world.settle();
+    world.pass_ms(3000);
     let messages = world.messages(other);
     assert_eq!(messages, [event(4, EventType::NodeDeleted, "/e")]);
 }
@@ -403,8 +426,7 @@ fn a_client_that_is_heard_keeps_its_session() {
         assert!(world.call(client, Request::Ping).is_ok());
     }
     assert!(world.call(client, create("/a")).is_ok());
-    world.advance_ms(6000);
-    world.settle();
+    world.pass_ms(6000);
     assert!(world.client(client).closed);
 }
 

@@ -6,6 +6,7 @@
 
 pub mod apply;
 pub mod auth;
+pub mod closing;
 pub mod multi;
 pub mod outstanding;
 pub mod path;

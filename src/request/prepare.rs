@@ -14,6 +14,7 @@ use crate::proto::stat::TTL_MS_MAX;
 use crate::proto::txn::{self, CreateKind, DIGEST_VERSION, TxnDigest, TxnHeader, kind};
 use crate::proto::{Acl, ErrorCode, NodeKind, Perms, StatPersisted};
 use crate::request::auth::{self, AuthOptions, Identities};
+use crate::request::closing::ClosingBytes;
 use crate::request::multi::{self, WriteOp};
 use crate::request::outstanding::{Outstanding, Pending, PendingAcl};
 use crate::request::quota::{self, Track};
@@ -88,6 +89,7 @@ impl From<multi::MultiError> for Refusal {
 pub struct Preparer {
     options: PrepareOptions,
     outstanding: Outstanding,
+    closing: ClosingBytes,
     zxid_proposed: Zxid,
     /// The tree's digest once everything proposed is applied.
     digest: u64,
@@ -98,9 +100,17 @@ pub struct Preparer {
 impl Preparer {
     /// Starts behind what `database` has applied; nothing is outstanding.
     pub fn new(options: PrepareOptions, database: &Database) -> Preparer {
+        let mut closing = ClosingBytes::default();
+        for session in database.ephemerals().sessions() {
+            for node in database.ephemerals_of(session) {
+                closing.add(session, &database.tree.path(node));
+            }
+        }
+        closing.settle();
         Preparer {
             options,
             outstanding: Outstanding::default(),
+            closing,
             zxid_proposed: database.zxid_applied(),
             digest: database.tree.digest(),
             body: Vec::new(),
@@ -131,7 +141,7 @@ impl Preparer {
         let zxid = self.zxid_proposed.next();
         let mut body = std::mem::take(&mut self.body);
         body.clear();
-        let mark = self.outstanding.mark();
+        let (mark, mark_closing) = (self.outstanding.mark(), self.closing.mark());
         let digest_before = self.digest;
         let mut task = Task { preparer: self, database, zxid, wall_ms, write, body: &mut body };
         let result = match write.op {
@@ -152,6 +162,7 @@ impl Preparer {
             }
             Err(refusal) => {
                 self.outstanding.roll_back(mark);
+                self.closing.roll_back(mark_closing);
                 self.digest = digest_before;
                 match refusal {
                     Refusal::Error(code) => {
@@ -263,6 +274,7 @@ impl Preparer {
         }
         self.zxid_proposed = zxid;
         self.outstanding.settle();
+        self.closing.settle();
     }
 
     /// A node as it will be once everything proposed is applied.
@@ -311,6 +323,9 @@ impl Preparer {
         let parent = self.node(database, parent_path).expect("a node has a parent");
         self.digest = self.digest.wrapping_sub(self.digest_of(path, &node));
         self.put(path, zxid, None);
+        if let NodeKind::Ephemeral(owner) = node.stat.kind() {
+            self.closing.remove(owner, path);
+        }
         let mut parent_after = parent.clone();
         parent_after.child_count -= 1;
         parent_after.stat.pzxid = parent_after.stat.pzxid.max(zxid);
@@ -358,7 +373,7 @@ impl Task<'_, '_> {
 
     fn multi(&mut self) -> Result<i32, Refusal> {
         let ops = multi::decode_writes(&mut Reader::new(self.write.body))?;
-        let mark = self.preparer.outstanding.mark();
+        let (mark, mark_closing) = (self.preparer.outstanding.mark(), self.preparer.closing.mark());
         let digest_before = self.preparer.digest;
         // The elements are built behind one another; each is a type, a length and the body.
         crate::jute::put_i32(self.body, ops.len() as i32);
@@ -387,6 +402,7 @@ impl Task<'_, '_> {
         }
         if let Some((index, code)) = failed {
             self.preparer.outstanding.roll_back(mark);
+            self.preparer.closing.roll_back(mark_closing);
             self.preparer.digest = digest_before;
             self.body.clear();
             crate::jute::put_i32(self.body, ops.len() as i32);
@@ -462,6 +478,10 @@ impl Task<'_, '_> {
             CreateKind::Container => NodeKind::Container,
             CreateKind::Ttl { ttl_ms } => NodeKind::Ttl(ttl_ms),
         };
+        if let NodeKind::Ephemeral(owner) = node_kind {
+            self.check_closing(owner, path)?;
+            self.preparer.closing.add(owner, path);
+        }
         txn::put::create(self.body, path, request.data, &acl, create_kind, cversion);
 
         let zxid = self.zxid;
@@ -610,6 +630,20 @@ impl Task<'_, '_> {
             return Err(ErrorCode::QuotaExceeded.into());
         }
         Ok(())
+    }
+
+    /// The transaction that ends the session must fit too; ZooKeeper's own grows until no server can load it (O13). The error is
+    /// the one of any other transaction too large: every client knows it, and none takes it for a lost connection and retries.
+    fn check_closing(&self, session: SessionId, path: &str) -> Result<(), Refusal> {
+        let entry_bytes_max = self.preparer.options.entry_bytes_max;
+        if self.preparer.closing.has_room(session, path, entry_bytes_max) {
+            return Ok(());
+        }
+        tracing::debug!(
+            %session,
+            "refusing {path}: the end of session {session} would not fit into {entry_bytes_max} bytes with another ephemeral node"
+        );
+        Err(ErrorCode::MarshallingError.into())
     }
 
     fn content_crc(&self, path: &str, data: Option<&[u8]>) -> u32 {

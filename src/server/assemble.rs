@@ -100,10 +100,10 @@ fn assemble(config: &Config, started: StdInstant) -> Result<i32, Failure> {
     gauges::keep_fresh(process.clone(), files.snapshot_dir().to_owned(), files.log_dir().to_owned())
         .map_err(|error| Failure { code: EXIT_ERROR, reason: format!("cannot start a thread: {error}") })?;
 
-    let front_options = options::front(config, shell.front_count(), seed);
-    let fronts = (0..shell.front_count())
-        .map(|_| {
-            let (reader, front_options) = (database.tree.reader(), front_options.clone());
+    let fronts = options::fronts(config, shell.front_count(), seed)
+        .into_iter()
+        .map(|front_options| {
+            let reader = database.tree.reader();
             Box::new(move |port: FrontPort| Front::new(front_options, reader, port)) as FrontMaker
         })
         .collect();

@@ -9,12 +9,14 @@
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::{Shutdown, TcpListener};
+use std::net::{IpAddr, Shutdown, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::pin::pin;
 use std::rc::{Rc, Weak};
 use std::task::Poll;
 use std::time::Duration;
+
+use socket2::SockRef;
 
 use super::core::Core;
 use super::door::{ConnId, Front};
@@ -36,6 +38,8 @@ const CLOSE_DRAIN_BYTES_MAX: usize = 1 << 20;
 pub(super) struct Connection {
     pub(super) socket: Watched,
     pub(super) id: ConnId,
+    /// What it counts under among the connections there are.
+    address: IpAddr,
     pub(super) state: Cell<State>,
     /// The front does not want to read now.
     paused: Cell<bool>,
@@ -90,10 +94,11 @@ pub(super) async fn accept_loop(core: Rc<Core>, listener: TcpListener) -> io::Re
 }
 
 impl Connection {
-    pub(super) fn new(socket: Watched, id: ConnId) -> Rc<Connection> {
+    pub(super) fn new(socket: Watched, id: ConnId, address: IpAddr) -> Rc<Connection> {
         Rc::new(Connection {
             socket,
             id,
+            address,
             state: Cell::new(State::Open),
             paused: Cell::new(false),
             blocked: Cell::new(false),
@@ -168,20 +173,29 @@ async fn writable_again(core: Rc<Core>, connection: Rc<Connection>) {
 }
 
 impl Core {
-    /// A new connection, or a socket closed at once if the front has no place for it.
+    /// A new connection, or a socket closed at once if there are too many.
     fn accepted(self: &Rc<Self>, fd: OwnedFd, peer: std::net::SocketAddr) {
         let Some(front) = &self.front else { return };
         self.stir();
-        let Some(id) = front.borrow_mut().accept(self.now(), peer) else { return };
+        if !self.shared.limits().enter(self.now().instant, peer.ip()) {
+            front.borrow_mut().rejected();
+            // With a reset: nothing of it is to linger here.
+            if let Err(error) = SockRef::from(&fd).set_linger(Some(Duration::ZERO)) {
+                tracing::debug!(%peer, %error, "a refused client's socket closes slowly");
+            }
+            return;
+        }
+        let id = front.borrow_mut().accept(self.now(), peer);
         let socket = match Watched::new(fd) {
             Ok(socket) => socket,
             Err(error) => {
                 tracing::warn!(%peer, %error, "a client's socket cannot be watched");
                 front.borrow_mut().hung_up(self.now(), id);
+                self.shared.limits().leave(peer.ip());
                 return;
             }
         };
-        let connection = Connection::new(socket, id);
+        let connection = Connection::new(socket, id, peer.ip());
         let before = self.connections.borrow_mut().insert(id.0, connection.clone());
         assert!(before.is_none(), "the front gave out {id:?} twice");
         self.spawn(receive_loop(self.clone(), connection));
@@ -291,7 +305,9 @@ impl Core {
     }
 
     fn forget(&self, connection: &Connection) {
-        self.connections.borrow_mut().remove(&connection.id.0);
+        if self.connections.borrow_mut().remove(&connection.id.0).is_some() {
+            self.shared.limits().leave(connection.address);
+        }
     }
 
     /// Cuts off those whose time to close is over.
@@ -325,6 +341,6 @@ mod tests {
         let future = future_bytes(receive_loop);
         let connection = size_of::<Connection>();
         assert!(future <= 320, "the receiving task has {future} bytes");
-        assert!(connection <= 64, "a connection has {connection} bytes");
+        assert!(connection <= 80, "a connection has {connection} bytes");
     }
 }

@@ -85,7 +85,6 @@ struct Conn {
 pub struct Front<L> {
     link: L,
     conns: Slab<Conn>,
-    conns_max: usize,
     generation: u32,
     dirty: Vec<ConnId>,
     later: VecDeque<(Instant, ConnId, u32, u32)>,
@@ -95,11 +94,10 @@ pub struct Front<L> {
 }
 
 impl<L: FrontLink> Front<L> {
-    pub fn new(link: L, conns_max: usize) -> Front<L> {
+    pub fn new(link: L) -> Front<L> {
         Front {
             link,
             conns: Slab::new(),
-            conns_max,
             generation: 0,
             dirty: Vec::new(),
             later: VecDeque::new(),
@@ -108,11 +106,8 @@ impl<L: FrontLink> Front<L> {
         }
     }
 
-    pub fn accept(&mut self, _now: Now, _peer: SocketAddr) -> Option<ConnId> {
+    pub fn accept(&mut self, _now: Now, _peer: SocketAddr) -> ConnId {
         assert!(!self.offline);
-        if self.conns.len() == self.conns_max {
-            return None;
-        }
         self.generation += 1;
         let conn = Conn {
             generation: self.generation,
@@ -123,7 +118,11 @@ impl<L: FrontLink> Front<L> {
             closing: false,
             dirty: false,
         };
-        Some(ConnId(self.conns.insert(conn) as u32))
+        ConnId(self.conns.insert(conn) as u32)
+    }
+
+    pub fn rejected(&mut self) {
+        assert!(!self.offline);
     }
 
     pub fn received(&mut self, now: Now, conn: ConnId, bytes: &[u8]) {

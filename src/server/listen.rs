@@ -20,11 +20,12 @@ pub(super) fn listeners(
     addresses: &[SocketAddr],
     fronts: usize,
     backlog: u32,
+    keep_alive: bool,
     retry_max: Duration,
 ) -> Result<Vec<Vec<TcpListener>>, StartError> {
     let mut by_front: Vec<Vec<TcpListener>> = (0..fronts).map(|_| Vec::new()).collect();
     for &address in addresses {
-        let bound = listen_all(address, fronts, backlog, retry_max)
+        let bound = listen_all(address, fronts, backlog, keep_alive, retry_max)
             .map_err(|source| StartError::Bind { address, source })?;
         for (front, listener) in by_front.iter_mut().zip(bound) {
             front.push(listener);
@@ -37,20 +38,21 @@ fn listen_all(
     address: SocketAddr,
     fronts: usize,
     backlog: u32,
+    keep_alive: bool,
     retry_max: Duration,
 ) -> io::Result<Vec<TcpListener>> {
-    let first = with_retry(retry_max, || bind(address, false))?;
+    let first = with_retry(retry_max, || bind(address, false, keep_alive))?;
     if fronts == 1 {
         return Ok(vec![listen(first, backlog)?]);
     }
     let address = first.local_addr()?.as_socket().unwrap_or(address);
     drop(first);
     (0..fronts)
-        .map(|_| with_retry(retry_max, || bind(address, true)).and_then(|s| listen(s, backlog)))
+        .map(|_| with_retry(retry_max, || bind(address, true, keep_alive)).and_then(|s| listen(s, backlog)))
         .collect()
 }
 
-fn bind(address: SocketAddr, shared: bool) -> io::Result<Socket> {
+fn bind(address: SocketAddr, shared: bool, keep_alive: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         // "::" means every address of either family, as it does in Java.
@@ -58,8 +60,9 @@ fn bind(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     }
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(shared)?;
-    // Accepted sockets inherit it, which saves a call for each.
+    // Accepted sockets inherit both, which saves calls for each.
     socket.set_nodelay(true)?;
+    socket.set_keepalive(keep_alive)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     if !shared {
@@ -93,13 +96,31 @@ mod tests {
     #[test]
     fn fronts_share_a_port_and_strangers_do_not() {
         let any = "127.0.0.1:0".parse().expect("an address");
-        let ours = listeners(&[any], 3, 128, BIND_RETRY_MAX).expect("a free port");
+        let ours = listeners(&[any], 3, 128, false, BIND_RETRY_MAX).expect("a free port");
         let ports: Vec<u16> = ours.iter().map(|l| l[0].local_addr().expect("bound").port()).collect();
         assert!(ports.iter().all(|&p| p == ports[0] && p != 0));
-        let error =
-            listeners(&[ours[0][0].local_addr().expect("bound")], 2, 128, Duration::ZERO).expect_err("taken");
+        let error = listeners(&[ours[0][0].local_addr().expect("bound")], 2, 128, false, Duration::ZERO)
+            .expect_err("taken");
         let text = error.to_string();
         assert!(text.contains(&format!("127.0.0.1:{}", ports[0])), "{text}");
         assert_eq!(error.exit_code(), 2);
+    }
+    #[test]
+    fn accepted_sockets_inherit_what_the_listener_has() {
+        let any = "127.0.0.1:0".parse().expect("an address");
+        for keep_alive in [false, true] {
+            let ours = listeners(&[any], 1, 128, keep_alive, BIND_RETRY_MAX).expect("a free port");
+            let listener = &ours[0][0];
+            let _client =
+                std::net::TcpStream::connect(listener.local_addr().expect("bound")).expect("connects");
+            let accepted = loop {
+                match listener.accept() {
+                    Ok((stream, _)) => break Socket::from(stream),
+                    Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+                }
+            };
+            assert!(accepted.nodelay().expect("an option"));
+            assert_eq!(accepted.keepalive().expect("an option"), keep_alive);
+        }
     }
 }

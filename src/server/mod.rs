@@ -34,6 +34,7 @@ pub mod storage;
 #[cfg(test)]
 mod tests;
 
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsRawFd;
@@ -47,6 +48,7 @@ use crate::io::Clock;
 use crate::io::disk::{self, WriteMode};
 use crate::io::sys::{self, StopSignals};
 use crate::io::writer::DurableWriter;
+use crate::node::limits::ConnectionLimits;
 use crate::types::Zxid;
 
 use self::core::{Core, CoreParts, Fatal, PipelineHalf};
@@ -76,6 +78,12 @@ pub const SPIN_MAX: Duration = Duration::from_millis(10);
 pub struct ServerOptions {
     /// Where clients are served (`clientPort`, `clientPortAddress`).
     pub addresses: Vec<SocketAddr>,
+    /// `maxClientCnxns`: connections of one address; zero is no limit.
+    pub connections_per_address_max: u32,
+    /// `maxCnxns`: connections in all; zero is no limit.
+    pub connections_max: u32,
+    /// `clientTcpKeepAlive`: the kernel asks silent peers whether they are still there.
+    pub keep_alive: bool,
     /// Connections the kernel may keep until they are accepted (`clientPortListenBacklog`).
     pub backlog: u32,
     /// `ringkeeper.cores`.
@@ -194,8 +202,11 @@ impl Shell {
             CoreRuntime::build(IoChoice::Uring).map_err(|source| StartError::NoRing { source })?;
         }
         let log_mode = probe_log(&options)?;
-        let shared =
-            Shared::new(plan.cores.len(), options.clock).map_err(StartError::system("make eventfds"))?;
+        let seed = RandomState::new().hash_one(std::process::id());
+        let limits =
+            ConnectionLimits::new(options.connections_per_address_max, options.connections_max, seed);
+        let shared = Shared::new(plan.cores.len(), options.clock, limits)
+            .map_err(StartError::system("make eventfds"))?;
         Ok(Shell { options, plan, log_mode, shared: Arc::new(shared), signals, on_serving: None })
     }
 
@@ -241,6 +252,7 @@ impl Shell {
             &self.options.addresses,
             self.front_count(),
             self.options.backlog,
+            self.options.keep_alive,
             listen::BIND_RETRY_MAX,
         )?;
         let addresses: Vec<SocketAddr> =

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use super::storage::StorageOptions;
 use super::{CoresChoice, IoChoice, ServerOptions};
-use crate::config::{Compression, Config, Cores, IoDriver, ListenAddress};
+use crate::config::{Compression, Config, ConnectionThrottle, Cores, IoDriver, ListenAddress};
 use crate::io::Clock;
 use crate::metrics::ProcessGauges;
-use crate::node::pipeline::Startup;
+use crate::node::limits::Shares;
+use crate::node::pipeline::{ConnectionThrottleOptions, RequestThrottleOptions, Startup};
 use crate::node::{FrontOptions, PipelineOptions};
 use crate::request::auth::AuthOptions;
 use crate::request::prepare::PrepareOptions;
@@ -52,6 +53,9 @@ pub(super) fn shell(
             Some(address) => resolve(address)?,
             None => Vec::new(),
         },
+        connections_per_address_max: config.max_client_cnxns,
+        connections_max: config.max_cnxns,
+        keep_alive: config.client_tcp_keep_alive,
         backlog: config.client_backlog.unwrap_or(BACKLOG_DEFAULT),
         cores: match &config.cores {
             Cores::All => CoresChoice::Auto,
@@ -98,18 +102,24 @@ pub(super) fn writer(config: &Config, salt_seed: u64) -> WriterOptions {
     }
 }
 
-pub(super) fn front(config: &Config, front_count: usize, hash_seed: u64) -> FrontOptions {
-    // Accepted connections spread evenly, so each front gets its share of the total.
-    let share = |total: u32| (total as usize).div_ceil(front_count);
+/// Those of all fronts.
+pub(super) fn fronts(config: &Config, front_count: usize, hash_seed: u64) -> Vec<FrontOptions> {
+    let shares = Arc::new(Shares::new(front_count, u64::from(config.large_request_bytes_max)));
+    (0..front_count).map(|index| front(config, index, &shares, hash_seed)).collect()
+}
+
+fn front(config: &Config, index: usize, shares: &Arc<Shares>, hash_seed: u64) -> FrontOptions {
     FrontOptions {
         auth: AuthOptions::of_config(&config.auth, config.nodes.skip_acl),
         frame_bytes_max: config.jute_max_buffer_bytes,
         session_timeout_ms_min: config.min_session_timeout_ms as i32,
         session_timeout_ms_max: config.max_session_timeout_ms as i32,
-        connections_per_address_max: share(config.max_client_cnxns),
-        connections_max: share(config.max_cnxns),
         sessionless_timeout: Duration::from_millis(u64::from(config.sessionless_timeout_ms)),
-        outstanding_max: config.global_outstanding_limit.max(1),
+        outstanding_max: config.global_outstanding_limit,
+        connection_throttle: config.connection_throttle.tokens > 0,
+        large_request_threshold: config.large_request_threshold_bytes,
+        shares: shares.clone(),
+        index,
         words: WordOptions::of(config),
         hash_seed,
     }
@@ -138,11 +148,41 @@ pub(super) fn pipeline(
         sweep_interval: Duration::from_millis(u64::from(nodes.container_check_interval_ms)),
         sweep_per_minute_max: u64::from(nodes.container_per_minute_max),
         sweep_never_used_ms: nodes.container_never_used_interval_ms,
+        connection_throttle: connection_throttle(&config.connection_throttle),
+        request_throttle: request_throttle(config),
         facts: ServerFacts::of(config, super::gauges::environment(), process),
         seed,
         identity,
         zxid_snapshot,
         startup,
         slow_write: Duration::from_millis(config.storage.fsync_warning_threshold_ms),
+    }
+}
+
+/// Every session of a standalone server is a global one.
+fn connection_throttle(config: &ConnectionThrottle) -> ConnectionThrottleOptions {
+    let ms = |ms: u32| Duration::from_millis(u64::from(ms));
+    ConnectionThrottleOptions {
+        tokens_max: config.tokens,
+        fill_time: ms(config.fill_time_ms),
+        fill_count: config.fill_count,
+        freeze_time: config.freeze_time_ms.map(ms),
+        drop_increase: config.drop_increase,
+        drop_decrease: config.drop_decrease,
+        decrease_ratio: config.decrease_ratio,
+        open_weight: config.global_weight,
+        renew_weight: config.renew_weight,
+    }
+}
+
+fn request_throttle(config: &Config) -> RequestThrottleOptions {
+    let throttle = &config.request_throttle;
+    RequestThrottleOptions {
+        requests_max: throttle.requests_max as usize,
+        stall_time: Duration::from_millis(u64::from(throttle.stall_time_ms)),
+        drop_stale: throttle.drop_stale,
+        stale_connection_check: throttle.stale_connection_check,
+        stale_latency_check: throttle.stale_latency_check,
+        op_wait_max: Duration::from_millis(u64::from(config.throttled_op_wait_ms.unwrap_or(0))),
     }
 }

@@ -1,10 +1,11 @@
 //! What all threads of the server share: the order to stop, the first fatal reason, and everybody's bell.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::io::sys::EventFd;
 use crate::io::{Bell, Clock};
+use crate::node::limits::ConnectionLimits;
 
 pub(super) struct Shared {
     pub(super) clock: Clock,
@@ -17,6 +18,8 @@ pub(super) struct Shared {
     pub(super) drained: AtomicBool,
     /// Why the server ends, the first reason that was given.
     reason: Mutex<Option<String>>,
+    /// Connections of all fronts. Locked when one comes or goes, for some lookups.
+    limits: Mutex<ConnectionLimits>,
     /// Wakes the supervisor.
     pub(super) event: EventFd,
     /// A stop was asked for from inside the process.
@@ -34,7 +37,7 @@ pub(super) enum Command {
 }
 
 impl Shared {
-    pub(super) fn new(cores: usize, clock: Clock) -> std::io::Result<Shared> {
+    pub(super) fn new(cores: usize, clock: Clock, limits: ConnectionLimits) -> std::io::Result<Shared> {
         Ok(Shared {
             clock,
             bells: (0..cores).map(|_| Bell::new().map(Arc::new)).collect::<Result<_, _>>()?,
@@ -42,9 +45,14 @@ impl Shared {
             alive: AtomicUsize::new(0),
             drained: AtomicBool::new(false),
             reason: Mutex::new(None),
+            limits: Mutex::new(limits),
             event: EventFd::new()?,
             stop_asked: AtomicBool::new(false),
         })
+    }
+
+    pub(super) fn limits(&self) -> MutexGuard<'_, ConnectionLimits> {
+        self.limits.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     pub(super) fn command(&self) -> Command {

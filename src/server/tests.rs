@@ -30,14 +30,23 @@ struct Setup {
     cores: usize,
     io: IoChoice,
     spin: Duration,
-    conns_max: usize,
+    /// In all, and from one address; zero is no limit.
+    connections_max: u32,
+    connections_per_address_max: u32,
     /// Instead of a file made for the segment.
     segment: Option<PathBuf>,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Setup { cores: 1, io: IoChoice::Auto, spin: Duration::ZERO, conns_max: 10_000, segment: None }
+        Setup {
+            cores: 1,
+            io: IoChoice::Auto,
+            spin: Duration::ZERO,
+            connections_max: 0,
+            connections_per_address_max: 0,
+            segment: None,
+        }
     }
 }
 
@@ -70,6 +79,9 @@ impl Server {
         let directory = tempfile::tempdir().expect("a directory");
         let options = ServerOptions {
             addresses: vec!["127.0.0.1:0".parse().expect("an address")],
+            connections_per_address_max: setup.connections_per_address_max,
+            connections_max: setup.connections_max,
+            keep_alive: false,
             backlog: 1024,
             cores: CoresChoice::Unpinned(setup.cores),
             io: setup.io,
@@ -82,7 +94,6 @@ impl Server {
         let mut shell = Shell::prepare(options).expect("prepared");
         let stopper = shell.stopper();
         let files = Files { directory: directory.path().to_owned(), segment: setup.segment.clone() };
-        let conns_max = setup.conns_max;
         let (tx, rx) = mpsc::channel();
         let recovered = Recovered {
             data_directory: directory.path().to_owned(),
@@ -91,9 +102,7 @@ impl Server {
         };
         let thread = std::thread::spawn(move || {
             shell.on_serving(move |serving| tx.send(serving).expect("the test waits"));
-            let fronts = (0..shell.front_count())
-                .map(|_| Box::new(move |port| Front::new(port, conns_max)) as FrontMaker)
-                .collect();
+            let fronts = (0..shell.front_count()).map(|_| Box::new(Front::new) as FrontMaker).collect();
             let node = NodeParts { pipeline: Box::new(Pipeline::new), fronts, housekeeping: Box::new(files) };
             shell.run(node, recovered)
         });
@@ -324,12 +333,25 @@ fn many_connections_come_and_go() {
     });
 }
 
+/// Limits count over all fronts, however the kernel spreads connections over them.
 #[test]
-fn beyond_the_fronts_limit_a_connection_is_closed_at_once() {
-    let server = Server::start(&Setup { conns_max: 3, ..Setup::default() });
+fn one_connection_too_many_is_closed_at_once() {
+    let three_in_all = Setup { cores: 2, connections_max: 3, ..Setup::default() };
+    let three_from_here = Setup { cores: 2, connections_per_address_max: 3, ..Setup::default() };
+    for setup in [three_in_all, three_from_here] {
+        expect_three_places(&Server::start(&setup));
+    }
+}
+
+fn expect_three_places(server: &Server) {
     let mut clients: Vec<Client> = (0..3).map(|_| server.connect()).collect();
     clients.iter_mut().for_each(|c| c.ask(Kind::LOCAL, 1));
-    server.connect().expect_end();
+    for _ in 0..8 {
+        match server.connect().stream.read(&mut [0; 1]) {
+            Ok(count) => assert_eq!(count, 0),
+            Err(e) => assert_eq!(e.kind(), ErrorKind::ConnectionReset),
+        }
+    }
     clients.pop();
     // The place is free once the server has seen the end of the one that left.
     loop {
@@ -344,7 +366,6 @@ fn beyond_the_fronts_limit_a_connection_is_closed_at_once() {
             Err(e) => assert_eq!(e.kind(), ErrorKind::ConnectionReset),
         }
     }
-    server.stop();
 }
 
 /// A log write that fails ends the server with code 1, and the write is never acknowledged.
@@ -397,7 +418,7 @@ fn stopping_finishes_what_was_begun() {
 #[test]
 fn a_taken_port_is_a_clear_error() {
     let server = Server::start(&Setup::default());
-    let error = listen::listeners(&[server.address], 1, 10, Duration::ZERO).expect_err("taken");
+    let error = listen::listeners(&[server.address], 1, 10, false, Duration::ZERO).expect_err("taken");
     assert_eq!(
         error.to_string(),
         format!("cannot listen on {}: Address already in use (os error 98)", server.address)
@@ -409,6 +430,9 @@ fn a_taken_port_is_a_clear_error() {
 fn the_log_directory_must_be_there() {
     let options = ServerOptions {
         addresses: Vec::new(),
+        connections_per_address_max: 0,
+        connections_max: 0,
+        keep_alive: false,
         backlog: 1,
         cores: CoresChoice::Unpinned(1),
         io: IoChoice::Auto,

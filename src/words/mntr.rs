@@ -59,7 +59,7 @@ const COUNTERS_ZERO: [&str; 30] = [
 ];
 
 /// Basic summaries of stages that are not here.
-const BASICS_ZERO: [&str; 30] = [
+const BASICS_ZERO: [&str; 29] = [
     "restore_time",
     "election_time",
     "unavailable_time",
@@ -88,12 +88,11 @@ const BASICS_ZERO: [&str; 30] = [
     "read_commit_proc_issued",
     "write_commit_proc_issued",
     "learner_request_processor_queue_size",
-    "connection_token_deficit",
     "netty_queued_buffer_capacity",
 ];
 
 /// Detailed summaries of stages that are not here.
-const DETAILED_ZERO: [&str; 21] = [
+const DETAILED_ZERO: [&str; 20] = [
     "propagation_latency",
     "prep_processor_queue_time_ms",
     "close_session_prep_time",
@@ -113,7 +112,6 @@ const DETAILED_ZERO: [&str; 21] = [
     "om_proposal_process_time_ms",
     "om_commit_process_time_ms",
     "dead_watchers_cleaner_latency",
-    "request_throttle_queue_time_ms",
     "jvm_pause_time_ms",
 ];
 
@@ -176,7 +174,7 @@ fn gauges(lines: &mut Lines<'_>, facts: &ServerFacts, report: &Report) {
     lines.line("max_file_descriptor_count", facts.process.max_file_descriptors.get());
     lines.line("global_sessions", report.sessions.global);
     lines.line("local_sessions", report.sessions.local);
-    lines.line("connection_drop_probability", java_double(0.0));
+    lines.line("connection_drop_probability", java_double(report.pipeline.connection_drop_probability));
     lines.line("last_client_response_size", or_none(size.last));
     lines.line("max_client_response_size", or_none(size.max));
     lines.line("min_client_response_size", or_none(size.min));
@@ -226,10 +224,10 @@ fn counters(lines: &mut Lines<'_>, report: &Report) {
         ("ensemble_auth_success", front.ensemble_auth_success),
         ("ensemble_auth_fail", front.ensemble_auth_fail),
         ("ensemble_auth_skip", front.ensemble_auth_skip),
-        ("stale_requests", front.stale_requests),
-        ("stale_requests_dropped", front.stale_requests_dropped),
+        ("stale_requests", pipeline.stale_requests),
+        ("stale_requests_dropped", pipeline.stale_requests_dropped),
         ("stale_replies", front.stale_replies),
-        ("request_throttle_wait_count", front.request_throttle_waits),
+        ("request_throttle_wait_count", pipeline.request_throttle_waits),
         ("throttled_ops", front.throttled_ops),
         ("large_requests_rejected", front.large_requests_rejected),
         ("prep_processor_request_queued", pipeline.requests),
@@ -276,11 +274,13 @@ fn summaries(lines: &mut Lines<'_>, report: &Report) {
     lines.basic("node_deleted_watch_count", &front.node_deleted_watches, 1);
     lines.basic("node_changed_watch_count", &front.node_changed_watches, 1);
     lines.basic("node_children_watch_count", &front.node_children_watches, 1);
+    lines.basic("connection_token_deficit", &pipeline.connection_token_deficit, 1);
     for name in BASICS_ZERO {
         lines.basic(name, &Tally::default(), 1);
     }
     lines.detailed("readlatency", Some(&front.read_latency), 1000);
     lines.detailed("updatelatency", Some(&front.update_latency), 1000);
+    lines.detailed("request_throttle_queue_time_ms", Some(&pipeline.request_throttle_queue_time), 1000);
     for name in DETAILED_ZERO {
         lines.detailed(name, None, 1);
     }

@@ -15,6 +15,8 @@ pub struct ConnId(pub u32);
 pub enum Phase {
     /// Nothing but up to three bytes of a length, or of a four-letter word, has come.
     Fresh,
+    /// The handshake waits to be admitted.
+    Admitting,
     /// A four-letter word's answer is being gathered.
     Word,
     /// The session is being made or looked up; `read_only` is what the client's request had.
@@ -52,6 +54,8 @@ pub struct Conn {
     pub listing: Option<Box<Listing>>,
     /// Input waits until nothing is pending.
     pub stalled: bool,
+    /// Its handshake may be looked at.
+    pub admitted: bool,
     /// In the list of connections the shell is to look at.
     pub dirty: bool,
     /// In the list of connections to go on with in the next turn.
@@ -114,6 +118,7 @@ impl Conn {
             heard,
             listing: None,
             stalled: false,
+            admitted: false,
             dirty: false,
             resuming: false,
             stats: ConnStats {

@@ -48,13 +48,21 @@ impl<L: FrontLink> Front<L> {
             if conn.stalled
                 || matches!(
                     conn.phase,
-                    Phase::Closing | Phase::Ending | Phase::Gone | Phase::Word | Phase::Opening { .. }
+                    Phase::Closing
+                        | Phase::Ending
+                        | Phase::Gone
+                        | Phase::Word
+                        | Phase::Admitting
+                        | Phase::Opening { .. }
                 )
                 || conn.unsent_bytes() >= OUTPUT_PAUSE_BYTES
             {
                 return taken;
             }
-            if conn.pending >= self.options.outstanding_max {
+            // Every connection may have one under way; its answer has the connection looked at again.
+            // Source: ZooKeeper `ZooKeeperServer#shouldThrottle`.
+            let outstanding = self.outstanding + self.outstanding_elsewhere;
+            if conn.pending > 0 && outstanding > u64::from(self.options.outstanding_max) {
                 return taken;
             }
             if self.link.room() == 0 {
@@ -66,7 +74,17 @@ impl<L: FrontLink> Front<L> {
             let fresh = conn.phase == Phase::Fresh;
             let frame_bytes_max = if fresh { HANDSHAKE_BYTES_MAX } else { self.options.frame_bytes_max };
             match piece(rest, fresh, frame_bytes_max) {
-                Piece::Partial => return taken,
+                Piece::Partial => {
+                    if !fresh
+                        && let Some(length) = rest.first_chunk::<4>().map(|bytes| u32::from_be_bytes(*bytes))
+                        && self.is_large(length)
+                        && !self.options.shares.has_large_room(u64::from(length))
+                    {
+                        // Before its bytes are gathered.
+                        self.refuse_large(id, length);
+                    }
+                    return taken;
+                }
                 Piece::Bad => {
                     tracing::debug!(peer = %conn.peer, "closing: {:?} is no length up to {frame_bytes_max}", &rest[..4]);
                     self.close(id);
@@ -84,9 +102,17 @@ impl<L: FrontLink> Front<L> {
                     if taken >= prefetched && rest.len() > 4 + length {
                         prefetched = taken + self.prefetch(rest);
                     }
-                    if fresh {
-                        self.handshake(id, payload);
-                    } else if !self.request(id, payload) {
+                    if !fresh && self.is_large(length as u32) {
+                        self.large = self.options.shares.take_large(length as u64);
+                        if self.large.is_none() {
+                            self.refuse_large(id, length as u32);
+                            return taken;
+                        }
+                    }
+                    let done = if fresh { self.handshake(id, payload) } else { self.request(id, payload) };
+                    // Gone along with the request, if that is under way.
+                    self.large = None;
+                    if !done {
                         return taken;
                     }
                     taken += 4 + length;
@@ -118,13 +144,46 @@ impl<L: FrontLink> Front<L> {
         at
     }
 
+    /// Whether a frame of so many bytes needs a share of the budget.
+    fn is_large(&self, length: u32) -> bool {
+        self.options.large_request_threshold.is_some_and(|threshold| length > threshold)
+    }
+
+    /// Source: ZooKeeper `ZooKeeperServer#checkRequestSizeWhenReceivingMessage`.
+    fn refuse_large(&mut self, id: ConnId, length: u32) {
+        self.counters.large_requests_rejected += 1;
+        let conn = &self.conns[id.0 as usize];
+        tracing::debug!(
+            session = %conn.session,
+            peer = %conn.peer,
+            "closing: a request of {length} bytes, and those under way use up largeRequestMaxBytes"
+        );
+        self.close(id);
+    }
+
+    /// `false`: it waits to be admitted; the frame stays where it is.
+    fn handshake(&mut self, id: ConnId, payload: &[u8]) -> bool {
+        let conn = &mut self.conns[id.0 as usize];
+        let Ok(request) = ConnectRequest::decode(payload) else {
+            self.close(id);
+            return true;
+        };
+        if self.options.connection_throttle && !conn.admitted {
+            conn.phase = Phase::Admitting;
+            conn.pending += 1;
+            self.link.push(ToPipeline::Admit { conn: id, renew: request.session != SessionId::NONE });
+            return false;
+        }
+        self.counters.connect_requests += 1;
+        self.open(id, &request);
+        true
+    }
+
     /// Source: ZooKeeper `ZooKeeperServer#processConnectRequest`; the password is checked before anything else of the session
     /// is touched (client-protocol §14.7).
-    fn handshake(&mut self, id: ConnId, payload: &[u8]) {
-        self.counters.connect_requests += 1;
+    fn open(&mut self, id: ConnId, request: &ConnectRequest<'_>) {
         let zxid_applied = self.catch_up();
         let conn = &mut self.conns[id.0 as usize];
-        let Ok(request) = ConnectRequest::decode(payload) else { return self.close(id) };
         if request.zxid_seen > zxid_applied {
             tracing::info!(
                 peer = %conn.peer,
@@ -269,6 +328,7 @@ impl<L: FrontLink> Front<L> {
         }
         let conn = &mut self.conns[id.0 as usize];
         conn.pending += 1;
+        self.outstanding += 1;
         self.link.push(ToPipeline::Request(Box::new(Request {
             conn: id,
             session: conn.session,
@@ -277,6 +337,7 @@ impl<L: FrontLink> Front<L> {
             body: Bytes::copy_from_slice(body),
             identities: conn.identities.clone(),
             received: self.now.instant,
+            large: self.large.take(),
         })));
     }
 

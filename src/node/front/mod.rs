@@ -9,13 +9,14 @@
 //! [`OUTPUT_PAUSE_BYTES`] and one reply of output, and [`OUTPUT_BYTES_MAX`] of events before it is cut off.
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use hashbrown::HashMap;
 use slab::Slab;
 
 use crate::metrics::FrontCounters;
+use crate::node::limits::{LargeShare, Shares};
 use crate::node::link::{FrontLink, NodeChange, ToFront, ToPipeline};
 use crate::proto::client::{ConnectResponse, EventType, Frame, OpCode, XID_PING, put_notification};
 use crate::proto::{Acl, ErrorCode, Perms};
@@ -57,14 +58,18 @@ pub struct FrontOptions {
     pub frame_bytes_max: u32,
     pub session_timeout_ms_min: i32,
     pub session_timeout_ms_max: i32,
-    /// `maxClientCnxns`, an address; zero is no limit.
-    pub connections_per_address_max: usize,
-    /// `maxCnxns`, this front's share; zero is no limit.
-    pub connections_max: usize,
     /// `zookeeper.nio.sessionlessCnxnTimeout`.
     pub sessionless_timeout: Duration,
-    /// `globalOutstandingLimit`: requests one connection may have under way.
+    /// `globalOutstandingLimit`: while all fronts have more requests under way, a connection that has one waits with the next.
     pub outstanding_max: u32,
+    /// Handshakes ask the pipeline first (`connection_throttle_tokens`).
+    pub connection_throttle: bool,
+    /// `largeRequestThreshold`: bytes of a frame beyond which it needs a share of the budget.
+    pub large_request_threshold: Option<u32>,
+    /// Shared with all other fronts.
+    pub shares: Arc<Shares>,
+    /// Which of the fronts this is.
+    pub index: usize,
     pub words: WordOptions,
     /// Seed of the tables' hashes.
     pub hash_seed: u64,
@@ -77,7 +82,6 @@ pub struct Front<L> {
     link: L,
     conns: Slab<Conn>,
     watches: WatchTable,
-    per_address: HashMap<IpAddr, u32>,
     now: Now,
     dirty: Vec<ConnId>,
     /// To go on with in the next turn: input is left over and nothing holds it up any more.
@@ -97,6 +101,11 @@ pub struct Front<L> {
     /// Requests under way that will leave a watch.
     pending_watches: u32,
     interested: bool,
+    /// Requests under way here, and in all other fronts as of the last turn.
+    outstanding: u64,
+    outstanding_elsewhere: u64,
+    /// Of the request being taken in.
+    large: Option<LargeShare>,
     counters: FrontCounters,
     /// Connections that count: all but those that are gone.
     connection_count: usize,
@@ -109,7 +118,6 @@ impl<L: FrontLink> Front<L> {
             options,
             link,
             conns: Slab::new(),
-            per_address: HashMap::new(),
             now: Now::default(),
             dirty: Vec::new(),
             resume: Vec::new(),
@@ -123,35 +131,29 @@ impl<L: FrontLink> Front<L> {
             reader,
             pending_watches: 0,
             interested: false,
+            outstanding: 0,
+            outstanding_elsewhere: 0,
+            large: None,
             counters: FrontCounters::default(),
             connection_count: 0,
         }
     }
 
-    /// A client came. `None`: there are too many of them; close at once.
-    pub fn accept(&mut self, now: Now, peer: SocketAddr) -> Option<ConnId> {
+    /// A client came, and there are not too many of them yet.
+    pub fn accept(&mut self, now: Now, peer: SocketAddr) -> ConnId {
         self.now = now;
-        let limit = self.options.connections_per_address_max;
-        let from_there = self.per_address.get(&peer.ip()).copied().unwrap_or(0);
-        if limit > 0 && from_there as usize >= limit {
-            tracing::warn!("Too many connections from /{} - max is {limit}", peer.ip());
-            self.counters.connections_rejected += 1;
-            return None;
-        }
-        let limit = self.options.connections_max;
-        if limit > 0 && self.connection_count >= limit {
-            tracing::warn!("Too many connections - max is {limit}, refusing {peer}");
-            self.counters.connections_rejected += 1;
-            return None;
-        }
-        *self.per_address.entry(peer.ip()).or_insert(0) += 1;
         let identities = Identities::new(peer.ip());
         let id = self.conns.insert(Conn::new(peer, identities, now.instant, now.wall_ms));
         let id = ConnId(u32::try_from(id).expect("fewer than 2^32 connections"));
         self.connection_count += 1;
         self.counters.connections_accepted += 1;
         self.sessionless.push_back((now.instant, id, peer));
-        Some(id)
+        id
+    }
+
+    /// A client came that was one too many and was closed at once.
+    pub fn rejected(&mut self) {
+        self.counters.connections_rejected += 1;
     }
 
     /// All bytes of one receive.
@@ -196,6 +198,7 @@ impl<L: FrontLink> Front<L> {
         self.now = now;
         self.reader.quiesce();
         self.take_messages();
+        self.exchange_outstanding();
         while self.link.room() > 0
             && let Some(message) = self.detaching.pop_front()
         {
@@ -260,6 +263,8 @@ impl<L: FrontLink> Front<L> {
             Phase::Word => false,
             // An end of file is still to be noticed.
             Phase::Ending => true,
+            // Whoever sends more before the answer to its handshake waits for it.
+            Phase::Admitting | Phase::Opening { .. } => conn.input.len() <= HANDSHAKE_BYTES_MAX as usize + 4,
             _ => {
                 conn.unsent_bytes() < OUTPUT_PAUSE_BYTES
                     && conn.input.len() <= self.options.frame_bytes_max as usize + 4
@@ -290,11 +295,17 @@ impl<L: FrontLink> Front<L> {
 
     /// The thread is about to sleep: memory need not wait for this reader.
     pub fn before_sleep(&mut self) {
+        self.exchange_outstanding();
         self.reader.offline();
     }
 
     pub fn after_sleep(&mut self) {
         self.reader.online();
+    }
+
+    fn exchange_outstanding(&mut self) {
+        let shares = &self.options.shares;
+        self.outstanding_elsewhere = shares.exchange_outstanding(self.options.index, self.outstanding);
     }
 
     fn take_messages(&mut self) {
@@ -328,6 +339,16 @@ impl<L: FrontLink> Front<L> {
             }
             ToFront::Opened { conn, session, timeout_ms } => self.opened(conn, session, timeout_ms),
             ToFront::Refused { conn } => self.refused(conn),
+            ToFront::Admitted { conn } => self.admitted(conn),
+            ToFront::TurnedAway { conn } => {
+                self.counters.connections_rejected += 1;
+                self.conns[conn.0 as usize].pending -= 1;
+                self.end(conn);
+            }
+            ToFront::Dropped { conn, op } => {
+                self.answered(conn, op);
+                self.end(conn);
+            }
             ToFront::Close { conn, session } => {
                 let found = self.conns.get(conn.0 as usize);
                 if found.is_some_and(|found| found.session == session && found.phase != Phase::Gone) {
@@ -366,15 +387,11 @@ impl<L: FrontLink> Front<L> {
         watch: Option<Box<(String, crate::watch::WatchMode)>>,
     ) {
         let now = self.now;
-        let Some(conn) = self.conns.get_mut(id.0 as usize) else {
-            unreachable!("a connection stays until its answers have come back");
-        };
-        conn.pending -= 1;
-        if frames::leaves_watch(op) && conn.pending_watches > 0 {
-            conn.pending_watches -= 1;
-            self.pending_watches -= 1;
-        }
+        self.answered(id, op);
+        self.counters.throttled_ops += u64::from(err == ErrorCode::ThrottledOp);
+        let conn = &mut self.conns[id.0 as usize];
         if conn.phase == Phase::Gone {
+            self.counters.stale_replies += 1;
             self.forget_if_done(id);
             return;
         }
@@ -408,6 +425,42 @@ impl<L: FrontLink> Front<L> {
             } else if idle {
                 self.conns[id.0 as usize].stalled = false;
             }
+        }
+    }
+
+    /// One request less is under way.
+    fn answered(&mut self, id: ConnId, op: OpCode) {
+        let Some(conn) = self.conns.get_mut(id.0 as usize) else {
+            unreachable!("a connection stays until its answers have come back");
+        };
+        conn.pending -= 1;
+        self.outstanding -= 1;
+        if frames::leaves_watch(op) && conn.pending_watches > 0 {
+            conn.pending_watches -= 1;
+            self.pending_watches -= 1;
+        }
+    }
+
+    /// Closes a connection, or forgets one that is gone already.
+    fn end(&mut self, id: ConnId) {
+        if self.conns[id.0 as usize].phase == Phase::Gone {
+            self.forget_if_done(id);
+        } else {
+            self.close(id);
+        }
+    }
+
+    fn admitted(&mut self, id: ConnId) {
+        let conn = &mut self.conns[id.0 as usize];
+        conn.pending -= 1;
+        match conn.phase {
+            Phase::Gone => self.forget_if_done(id),
+            Phase::Admitting => {
+                conn.admitted = true;
+                conn.phase = Phase::Fresh;
+                self.resume_later(id);
+            }
+            _ => {}
         }
     }
 
@@ -551,9 +604,9 @@ impl<L: FrontLink> Front<L> {
         if conn.phase == Phase::Gone {
             return;
         }
-        let (session, heard, ip) = (conn.session, conn.heard, conn.peer.ip());
+        let (session, heard) = (conn.session, conn.heard);
         // A connection that we close, or that never got to a session, is not lost.
-        let ended = matches!(conn.phase, Phase::Closing | Phase::Fresh);
+        let ended = matches!(conn.phase, Phase::Closing | Phase::Fresh | Phase::Admitting);
         conn.phase = Phase::Gone;
         conn.input = Vec::new();
         conn.output = Vec::new();
@@ -561,12 +614,6 @@ impl<L: FrontLink> Front<L> {
         conn.dirty = false;
         self.connection_count -= 1;
         self.counters.connections_dropped += u64::from(!ended);
-        if let Some(count) = self.per_address.get_mut(&ip) {
-            *count -= 1;
-            if *count == 0 {
-                self.per_address.remove(&ip);
-            }
-        }
         self.drop_list(id);
         self.watches.remove_connection(id.0);
         self.settle_interest();
