@@ -303,7 +303,10 @@ impl<L: PipelineLink> Pipeline<L> {
         }
         self.timers();
         self.apply_durable();
-        self.serve_waiting();
+        // What was applied made room for requests, and what they became may be due at once.
+        while self.serve_waiting() {
+            self.apply_durable();
+        }
         self.snapshots.step(&mut self.database, &mut self.owed, now.instant);
         self.has_more |= self.snapshots.has_more();
         // What arrived in this turn leaves as one batch.
@@ -433,15 +436,21 @@ impl<L: PipelineLink> Pipeline<L> {
         }
     }
 
-    /// Takes requests as long as the throttle has room for them.
-    fn serve_waiting(&mut self) {
-        while self.queue.len() < OUTSTANDING_MAX && self.has_room() {
+    /// Takes requests as long as the throttle has room for them. Whether it took any.
+    fn serve_waiting(&mut self) -> bool {
+        let mut served = false;
+        while self.queue.len() < OUTSTANDING_MAX {
+            if !self.has_room() {
+                self.has_more |= !self.requests.is_empty();
+                break;
+            }
             let sessions = &self.database.sessions;
             let timeout_ms = |session| sessions.get(session).map_or(0, |found| found.timeout_ms);
             match self.requests.next(self.now.instant, self.queue.len(), timeout_ms) {
                 Next::Serve { front, request, stale } => {
                     self.surveys.counters.stale_requests += u64::from(stale);
                     self.request(front, request);
+                    served = true;
                 }
                 Next::Drop { front, request } => {
                     self.surveys.counters.stale_requests_dropped += 1;
@@ -449,10 +458,11 @@ impl<L: PipelineLink> Pipeline<L> {
                 }
                 Next::Wait { stalled } => {
                     self.surveys.counters.request_throttle_waits += u64::from(stalled);
-                    return;
+                    break;
                 }
             }
         }
+        served
     }
 
     fn request(&mut self, front: usize, mut request: Box<Request>) {
