@@ -22,6 +22,8 @@ use crate::txnlog::{LogWrite, SegmentWork, Start, Writer, WriterOptions};
 use crate::types::{Instant, Now, ServerId, SessionId, Zxid};
 use crate::words::{ServerFacts, WordOptions};
 
+mod reads;
+
 const TICK_MS: u64 = 1000;
 
 /// One pipeline and its fronts, and a client on each connection.
@@ -249,7 +251,7 @@ impl World {
 
     fn deliver(&mut self, client: Handle) -> bool {
         let front = &mut self.fronts[client.front];
-        let bytes = front.output(client.conn).to_vec();
+        let bytes = front.output_slices(client.conn).collect::<Vec<_>>().concat();
         front.sent(client.conn, bytes.len());
         let found = self.clients.get_mut(&(client.front, client.conn)).unwrap();
         found.raw.extend_from_slice(&bytes);
