@@ -19,6 +19,12 @@ use crate::types::Instant;
 const TOLD_MAX: u32 = 10;
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
+/// Bytes of a request from which on its bytes count; smaller ones are bounded well enough by their number.
+pub const COUNTED_BYTES_MIN: usize = 4096;
+/// Bytes that requests under way may have together, so that a flood of large writes waits in sockets and not in memory. A lone
+/// request always has room.
+pub const UNDER_WAY_BYTES_MAX: u64 = 256 << 20;
+
 /// How many connections there are, and from where.
 #[derive(Debug)]
 pub struct ConnectionLimits {
@@ -113,7 +119,9 @@ impl ConnectionLimits {
 pub struct Shares {
     /// Requests under way of each front, as of its last turn.
     outstanding: Box<[Padded<AtomicU64>]>,
-    /// Bytes of large requests under way.
+    /// Bytes of requests under way, those up to [`COUNTED_BYTES_MIN`] left out.
+    under_way_bytes: AtomicU64,
+    /// Of them, the bytes of large requests.
     large_bytes: AtomicU64,
     /// `largeRequestMaxBytes`.
     large_bytes_max: u64,
@@ -123,6 +131,7 @@ impl Shares {
     pub fn new(front_count: usize, large_bytes_max: u64) -> Shares {
         Shares {
             outstanding: (0..front_count).map(|_| Padded::default()).collect(),
+            under_way_bytes: AtomicU64::new(0),
             large_bytes: AtomicU64::new(0),
             large_bytes_max,
         }
@@ -136,30 +145,54 @@ impl Shares {
         others.map(|(_, slot)| slot.0.load(Ordering::Relaxed)).sum()
     }
 
+    /// Takes room for a request of so many bytes; of `largeRequestMaxBytes` too, if it `is_large`.
+    pub fn take(self: &Arc<Shares>, bytes: u64, is_large: bool) -> Taken {
+        let mut share = BytesShare { shares: self.clone(), bytes, is_large: false };
+        let under_way = self.under_way_bytes.fetch_add(bytes, Ordering::Relaxed);
+        // Dropping what is too much gives it back.
+        if under_way > 0 && under_way + bytes > UNDER_WAY_BYTES_MAX {
+            return Taken::NotYet;
+        }
+        if is_large {
+            share.is_large = true;
+            let large = self.large_bytes.fetch_add(bytes, Ordering::Relaxed);
+            if large + bytes > self.large_bytes_max {
+                return Taken::Never;
+            }
+        }
+        Taken::Share(share)
+    }
+
     /// Whether a request of so many bytes would have room now.
     pub fn has_large_room(&self, bytes: u64) -> bool {
         self.large_bytes.load(Ordering::Relaxed) + bytes <= self.large_bytes_max
     }
-
-    /// Bytes of the budget, given back when the value is dropped. `None`: there are not so many left.
-    pub fn take_large(self: &Arc<Shares>, bytes: u64) -> Option<LargeShare> {
-        let before = self.large_bytes.fetch_add(bytes, Ordering::Relaxed);
-        let share = LargeShare { shares: self.clone(), bytes };
-        // Dropping what is too much gives it back.
-        (before + bytes <= self.large_bytes_max).then_some(share)
-    }
 }
 
-/// A large request's part of the budget, as long as the request is under way.
+/// What asking for room gives.
 #[derive(Debug)]
-pub struct LargeShare {
+pub enum Taken {
+    Share(BytesShare),
+    /// There will be room when other requests are answered.
+    NotYet,
+    /// `largeRequestMaxBytes` would be exceeded, which ends the connection.
+    Never,
+}
+
+/// A request's bytes, counted as long as it is under way.
+#[derive(Debug)]
+pub struct BytesShare {
     shares: Arc<Shares>,
     bytes: u64,
+    is_large: bool,
 }
 
-impl Drop for LargeShare {
+impl Drop for BytesShare {
     fn drop(&mut self) {
-        self.shares.large_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.shares.under_way_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        if self.is_large {
+            self.shares.large_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        }
     }
 }
 
@@ -209,14 +242,32 @@ mod tests {
     }
 
     #[test]
+    fn what_is_under_way_is_bounded_and_a_lone_request_always_has_room() {
+        let shares = Arc::new(Shares::new(1, 0));
+        let Taken::Share(huge) = shares.take(UNDER_WAY_BYTES_MAX + 1, false) else {
+            panic!("nothing else is there")
+        };
+        assert!(matches!(shares.take(1, false), Taken::NotYet));
+        drop(huge);
+        assert!(matches!(shares.take(UNDER_WAY_BYTES_MAX, false), Taken::Share(_)));
+        assert!(matches!(shares.take(1, true), Taken::Never));
+        assert_eq!(shares.under_way_bytes.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
     fn large_bytes_come_back_when_dropped() {
         let shares = Arc::new(Shares::new(2, 100));
-        let first = shares.take_large(60).expect("all is free");
+        let take = |bytes| match shares.take(bytes, true) {
+            Taken::Share(share) => Some(share),
+            Taken::Never => None,
+            Taken::NotYet => panic!("far below what may be under way"),
+        };
+        let first = take(60).expect("all is free");
         assert!(!shares.has_large_room(41) && shares.has_large_room(40));
-        assert!(shares.take_large(41).is_none());
-        let second = shares.take_large(40).expect("just fits");
+        assert!(take(41).is_none());
+        let second = take(40).expect("just fits");
         drop(first);
-        assert!(shares.take_large(60).is_some());
+        assert!(take(60).is_some());
         drop(second);
         assert!(shares.has_large_room(100));
         assert_eq!(shares.exchange_outstanding(0, 3), 0);

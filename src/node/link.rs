@@ -12,7 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::node::ConnId;
-use crate::node::limits::LargeShare;
+use crate::node::limits::BytesShare;
 use crate::proto::client::OpCode;
 use crate::proto::{ErrorCode, Stat};
 use crate::request::auth::Identities;
@@ -81,8 +81,8 @@ pub struct Request {
     pub body: Bytes,
     pub identities: Identities,
     pub received: Instant,
-    /// What a large one holds of the budget, until it is answered.
-    pub large: Option<LargeShare>,
+    /// The room it takes up, until it is answered.
+    pub share: Option<BytesShare>,
 }
 
 /// The body of a reply.

@@ -14,7 +14,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::jute::{put_buffer, put_i32, put_string};
 use crate::node::ConnId;
-use crate::node::limits::LargeShare;
+use crate::node::limits::BytesShare;
 use crate::node::link::{Body, PipelineLink, Request, ToFront, ToPipeline};
 use crate::proto::client::{MultiHeader, OpCode};
 use crate::proto::txn::{TxnEntry, kind};
@@ -124,7 +124,7 @@ struct Origin {
     op: OpCode,
     received: Instant,
     /// Given back when the request is answered.
-    _large: Option<LargeShare>,
+    _share: Option<BytesShare>,
 }
 
 /// What stands in the queue between proposed and applied.
@@ -479,7 +479,7 @@ impl<L: PipelineLink> Pipeline<L> {
             op: request.op,
             received: request.received,
             // A read keeps its own.
-            _large: if throttled || is_write(request.op) { request.large.take() } else { None },
+            _share: if throttled || is_write(request.op) { request.share.take() } else { None },
         };
         if throttled {
             self.queue.push_back(Item::Refused { origin, err: ErrorCode::ThrottledOp });
