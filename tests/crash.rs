@@ -527,7 +527,9 @@ impl Mount {
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        run(&["umount", self.path.to_str().unwrap()]);
+        // A ring lets go of its files a moment after its process has ended.
+        let path = self.path.to_str().unwrap();
+        wait_for("the file system is let go", || run(&["umount", path]).then_some(()));
     }
 }
 

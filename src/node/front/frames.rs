@@ -442,6 +442,10 @@ impl<L: FrontLink> Front<L> {
         body: &[u8],
     ) {
         let conn = &mut self.conns[id.0 as usize];
+        if conn.phase == Phase::Closing {
+            // A message taken on the way to this reply closed it.
+            return;
+        }
         if conn.output.capacity() == 0 {
             conn.output = self.pool.pop().unwrap_or_default();
         }

@@ -405,6 +405,9 @@ impl<L: FrontLink> Front<L> {
             self.forget_if_done(id);
             return;
         }
+        if conn.phase == Phase::Closing {
+            return;
+        }
         if let Some(watch) = watch {
             self.watches.add(&watch.0, id.0, watch.1);
         }
@@ -605,6 +608,10 @@ impl<L: FrontLink> Front<L> {
         conn.input_taken = 0;
         let input = std::mem::take(&mut conn.input);
         self.give_back(input);
+        // What is in the output is the last it gets: an event behind it would follow the answer to closeSession, or half
+        // a frame, and would gather as long as the client does not read.
+        self.watches.remove_connection(id.0);
+        self.settle_interest();
         self.mark_dirty(id);
     }
 
