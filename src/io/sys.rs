@@ -1,7 +1,7 @@
 //! The few system calls std does not offer, each behind a safe function.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
@@ -68,6 +68,25 @@ pub fn send(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
                 bytes.len(),
                 libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
             )
+        };
+        match usize::try_from(count) {
+            Ok(count) => return Ok(count),
+            Err(_) => retry_if_interrupted()?,
+        }
+    }
+}
+
+/// As [`send`], of several slices one behind the other.
+pub fn send_vectored(fd: BorrowedFd<'_>, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    // SAFETY: a msghdr is plain data, and all zero it has no name, no slices and no control data.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    // An IoSlice is laid out as an iovec (std promises it on Unix); the kernel only reads through it.
+    message.msg_iov = slices.as_ptr().cast_mut().cast();
+    message.msg_iovlen = slices.len() as _;
+    loop {
+        // SAFETY: `message` names `slices`, which are readable for their lengths during the call.
+        let count = unsafe {
+            libc::sendmsg(fd.as_raw_fd(), &raw const message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
         };
         match usize::try_from(count) {
             Ok(count) => return Ok(count),
@@ -231,6 +250,19 @@ mod tests {
         client.shutdown(Shutdown::Write).expect("half closes");
         wait_readable(&[server.as_raw_fd()], Some(Duration::from_secs(5))).expect("polls");
         assert_eq!(recv(server.as_fd(), &mut buf).expect("end of stream"), 0);
+    }
+
+    #[test]
+    fn slices_are_sent_in_order() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let client = TcpStream::connect(listener.local_addr().expect("bound")).expect("connects");
+        let (server, _) = accept(&listener).expect("one is waiting");
+        let slices = [IoSlice::new(b"one "), IoSlice::new(b""), IoSlice::new(b"two")];
+        assert_eq!(send_vectored(server.as_fd(), &slices).expect("there is room"), 7);
+        let mut buf = [0; 16];
+        wait_readable(&[client.as_raw_fd()], Some(Duration::from_secs(5))).expect("polls");
+        assert_eq!(recv(client.as_fd(), &mut buf).expect("received"), 7);
+        assert_eq!(&buf[..7], b"one two");
     }
 
     #[test]

@@ -27,6 +27,7 @@ use crate::types::{Instant, Now, ServerId, SessionId, Zxid};
 use crate::words::{ServerFacts, WordOptions};
 
 mod limits;
+mod reads;
 
 const TICK_MS: u64 = 1000;
 const LARGE_BYTES_MAX: u64 = 3000;
@@ -274,7 +275,7 @@ impl World {
 
     fn deliver(&mut self, client: Handle) -> bool {
         let front = &mut self.fronts[client.front];
-        let bytes = front.output(client.conn).to_vec();
+        let bytes = front.output_slices(client.conn).collect::<Vec<_>>().concat();
         front.sent(client.conn, bytes.len());
         let found = self.clients.get_mut(&(client.front, client.conn)).unwrap();
         found.raw.extend_from_slice(&bytes);

@@ -10,7 +10,7 @@ use crate::proto::client::{MultiHeader, OpCode, ReadRequest};
 use crate::proto::{Acl, ErrorCode, Perms, Stat};
 use crate::request::auth::{self, AuthOptions, Identities};
 use crate::request::multi::{self, ReadOp};
-use crate::tree::{AclId, NodeId, Tree, View};
+use crate::tree::{AclId, NodeId, PinnedData, Tree, View};
 use crate::watch::WatchMode;
 
 /// What a read needs of a tree.
@@ -122,7 +122,7 @@ pub fn serve<'a>(
     let from = out.len();
     let mut reader = Reader::new(body);
     let done = match op {
-        OpCode::GetData => get_data(view, &mut reader, asker, out),
+        OpCode::GetData => get_data(view, &mut reader, asker, |node| put_data(view, node, out)),
         OpCode::Exists => exists(view, &mut reader, asker, out),
         OpCode::GetChildren => get_children(view, &mut reader, asker, out, false),
         OpCode::GetChildren2 => get_children(view, &mut reader, asker, out, true),
@@ -140,15 +140,41 @@ pub fn serve<'a>(
     done
 }
 
+/// Serves getData. Data of `lend_bytes_min` bytes or more is not copied, if the tree can pin it, but left in `lent`, with the length
+/// of `out` behind which it belongs; the length on the wire before it and the stat after it are in `out`.
+#[inline]
+pub fn serve_data<'a>(
+    view: &View<'_>,
+    body: &'a [u8],
+    asker: Asker<'_>,
+    lend_bytes_min: usize,
+    out: &mut Vec<u8>,
+    lent: &mut Option<(usize, PinnedData)>,
+) -> ReadDone<'a> {
+    let put = |node| {
+        if View::data(view, node).is_some_and(|data| data.len() >= lend_bytes_min)
+            && let Some(data) = view.pin(node)
+        {
+            put_i32(out, data.len() as i32);
+            *lent = Some((out.len(), data));
+            View::wire_stat(view, node).encode(out);
+        } else {
+            put_data(view, node, out);
+        }
+    };
+    get_data(view, &mut Reader::new(body), asker, put)
+        .unwrap_or_else(|_| ReadDone::plain(Err(ErrorCode::MarshallingError)))
+}
+
 #[inline]
 fn get_data<'a>(
     view: &impl ReadView,
     reader: &mut Reader<'a>,
     asker: Asker<'_>,
-    out: &mut Vec<u8>,
+    put: impl FnOnce(NodeId),
 ) -> Result<ReadDone<'a>, JuteError> {
     let request = ReadRequest::decode(reader)?;
-    let result = readable(view, request.path.as_deref(), asker).map(|node| put_data(view, node, out));
+    let result = readable(view, request.path.as_deref(), asker).map(put);
     Ok(watched(request, result, WatchMode::Data))
 }
 

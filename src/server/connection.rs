@@ -8,7 +8,7 @@
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, Shutdown, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::pin::pin;
@@ -33,6 +33,9 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 const CLOSE_LINGER: Duration = Duration::from_secs(2);
 /// What a peer may still send while its connection is being closed; more is cut off.
 const CLOSE_DRAIN_BYTES_MAX: usize = 1 << 20;
+
+/// Pieces of one connection's output that one send takes.
+const SEND_SLICES_MAX: usize = 8;
 
 /// One client connection.
 pub(super) struct Connection {
@@ -245,10 +248,19 @@ impl Core {
         let Some(connection) = self.connections.borrow().get(&id.0).cloned() else { return };
         let mut failed = false;
         if !connection.blocked.get() {
-            let output = front.output(id);
-            if !output.is_empty() {
-                let len = output.len();
-                match sys::send(connection.socket.as_fd(), output) {
+            let mut slices = [IoSlice::new(&[]); SEND_SLICES_MAX];
+            let (mut count, mut len) = (0, 0);
+            for (place, slice) in slices.iter_mut().zip(front.output_slices(id)) {
+                *place = IoSlice::new(slice);
+                count += 1;
+                len += slice.len();
+            }
+            if count > 0 {
+                let sent = match &slices[..count] {
+                    [all] => sys::send(connection.socket.as_fd(), all),
+                    slices => sys::send_vectored(connection.socket.as_fd(), slices),
+                };
+                match sent {
                     Ok(count) => {
                         front.sent(id, count);
                         if count < len {

@@ -221,6 +221,10 @@ impl<L: FrontLink> Front<L> {
         &conn.output[conn.sent..]
     }
 
+    pub fn output_slices(&self, conn: ConnId) -> impl Iterator<Item = &[u8]> {
+        Some(self.output(conn)).into_iter().filter(|output| !output.is_empty())
+    }
+
     pub fn sent(&mut self, id: ConnId, count: usize) {
         let conn = &mut self.conns[id.0 as usize];
         conn.sent += count;

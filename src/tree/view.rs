@@ -8,6 +8,7 @@
 //! was or will be right), every walk is bounded, and the publication number tells afterwards that the result must be dropped.
 
 use std::cell::Cell;
+use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -502,6 +503,12 @@ impl Deref for PinnedData {
     fn deref(&self) -> &[u8] {
         // SAFETY: the block was a payload when it was pinned, in a view of a reader; the writer gives no pinned block back.
         unsafe { self.shared.arena.payload(self.block) }.data().unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for PinnedData {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PinnedData").field("block", &self.block).field("bytes", &self.len()).finish()
     }
 }
 

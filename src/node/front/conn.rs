@@ -1,9 +1,11 @@
 //! One client connection: its bytes in and out, and where it stands.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use super::lists::Listing;
 use crate::request::auth::Identities;
+use crate::tree::PinnedData;
 use crate::types::{Instant, SessionId};
 
 /// A connection of one front. Used again once the shell has let go of it and every answer under way has come back.
@@ -32,6 +34,16 @@ pub enum Phase {
     Gone,
 }
 
+/// Data in the middle of a connection's output that is not copied into it.
+#[derive(Debug)]
+pub struct Lent {
+    /// How much of `output` comes before it.
+    pub at: usize,
+    pub data: PinnedData,
+    /// Bytes at the start of `data` that are sent.
+    pub sent: usize,
+}
+
 /// What a connection costs when it is idle is in here; its buffers hold nothing then.
 #[derive(Debug)]
 pub struct Conn {
@@ -45,6 +57,10 @@ pub struct Conn {
     pub output: Vec<u8>,
     /// Bytes at the start of `output` that are sent.
     pub output_sent: usize,
+    /// Data that is sent from where it lies in the tree, in order.
+    pub lent: VecDeque<Lent>,
+    /// Bytes of it not sent yet.
+    pub lent_bytes: usize,
     /// Requests the pipeline has and has not answered.
     pub pending: u32,
     /// Of those, the ones that will leave a watch.
@@ -113,6 +129,8 @@ impl Conn {
             input: Vec::new(),
             output: Vec::new(),
             output_sent: 0,
+            lent: VecDeque::new(),
+            lent_bytes: 0,
             pending: 0,
             pending_watches: 0,
             heard,
@@ -130,8 +148,61 @@ impl Conn {
         }
     }
 
+    #[inline]
     pub fn unsent_bytes(&self) -> usize {
-        self.output.len() - self.output_sent
+        self.output.len() - self.output_sent + self.lent_bytes
+    }
+
+    /// What is to be sent, in order: pieces of `output`, and between them what is lent. No piece is empty.
+    pub fn output_slices(&self) -> impl Iterator<Item = &[u8]> {
+        let ends = self.lent.iter().map(|lent| lent.at).chain([self.output.len()]);
+        let starts = [self.output_sent].into_iter().chain(self.lent.iter().map(|lent| lent.at));
+        let plain = starts.zip(ends).map(|(start, end)| &self.output[start..end]);
+        let lent = self.lent.iter().map(|lent| &lent.data[lent.sent..]).chain([&[][..]]);
+        plain.zip(lent).flat_map(|(plain, lent)| [plain, lent]).filter(|piece| !piece.is_empty())
+    }
+
+    /// Puts data behind the first `at` bytes of `output`, without copying it.
+    pub fn lend(&mut self, at: usize, data: PinnedData) {
+        self.lent_bytes += data.len();
+        self.lent.push_back(Lent { at, data, sent: 0 });
+    }
+
+    /// The first `count` bytes of the output are sent; what was lent is given back as soon as all of it is.
+    pub fn sent(&mut self, mut count: usize) {
+        while let Some(lent) = self.lent.front_mut() {
+            let plain = count.min(lent.at - self.output_sent);
+            self.output_sent += plain;
+            count -= plain;
+            let unsent = lent.data.len() - lent.sent;
+            if self.output_sent < lent.at || count < unsent {
+                lent.sent += count;
+                self.lent_bytes -= count;
+                return;
+            }
+            count -= unsent;
+            self.lent_bytes -= unsent;
+            self.lent.pop_front();
+        }
+        self.output_sent += count;
+        assert!(self.output_sent <= self.output.len(), "more sent than there was");
+    }
+
+    /// Forgets the first part of the output, which is sent.
+    pub fn drop_sent(&mut self) {
+        self.output.drain(..self.output_sent);
+        for lent in &mut self.lent {
+            lent.at -= self.output_sent;
+        }
+        self.output_sent = 0;
+    }
+
+    /// Forgets the output, sent or not.
+    pub fn drop_output(&mut self) {
+        self.output = Vec::new();
+        self.output_sent = 0;
+        self.lent = VecDeque::new();
+        self.lent_bytes = 0;
     }
 
     /// Whether requests are taken from it.

@@ -7,7 +7,7 @@
 use bytes::Bytes;
 
 use super::conn::{ConnId, Phase};
-use super::{Front, HANDSHAKE_BYTES_MAX, OUTPUT_PAUSE_BYTES};
+use super::{Front, HANDSHAKE_BYTES_MAX, LEND_BYTES_MIN, OUTPUT_PAUSE_BYTES};
 use crate::jute::{Reader, put_i32, put_string};
 use crate::node::link::{FrontLink, Request, ToPipeline};
 use crate::proto::client::{ConnectRequest, ConnectResponse, Frame, OpCode, RequestHeader, XID_PING};
@@ -375,9 +375,14 @@ impl<L: FrontLink> Front<L> {
             let from = conn.output.len();
             let asker = Asker { identities: &conn.identities, options: &self.options.auth };
             let output = &mut conn.output;
+            let mut lent = None;
             let done = self.reader.read_at(published, |view| {
                 let frame = Frame::begin_reply(output, xid, published.zxid, ErrorCode::Ok);
-                let done = read::serve(view, op, body, asker, output);
+                let done = if op == OpCode::GetData {
+                    read::serve_data(view, body, asker, LEND_BYTES_MIN, output, &mut lent)
+                } else {
+                    read::serve(view, op, body, asker, output)
+                };
                 frame.end(output);
                 done
             });
@@ -386,6 +391,13 @@ impl<L: FrontLink> Front<L> {
                 std::hint::spin_loop();
                 continue;
             };
+            let mut bytes = conn.output.len() - from;
+            if let Some((at, data)) = lent {
+                bytes += data.len();
+                let length = i32::try_from(bytes - 4).expect("a frame is shorter than 2 GiB");
+                conn.output[from..from + 4].copy_from_slice(&length.to_be_bytes());
+                conn.lend(at, data);
+            }
             if let Err(err) = done.result {
                 conn.output[from + 16..from + 20].copy_from_slice(&err.code().to_be_bytes());
             }
@@ -395,7 +407,7 @@ impl<L: FrontLink> Front<L> {
             conn.stats.last_zxid = published.zxid.0;
             conn.stats.last_response_ms = self.now.instant.as_ms();
             conn.stats.latency(0);
-            self.counters.replied(op, 0, (conn.output.len() - from) as u64);
+            self.counters.replied(op, 0, bytes as u64);
             if !conn.dirty {
                 conn.dirty = true;
                 self.dirty.push(id);

@@ -21,9 +21,9 @@ use crate::types::{Instant, Zxid};
 use crate::watch::WatchMode;
 
 /// Children a front reads in one turn, for all its long lists together.
-pub const LIST_SLICE_MAX: usize = 4096;
+pub const LIST_SLICE_MAX: usize = if cfg!(test) { 64 } else { 4096 };
 /// Children up to which a list is read at once, like any node.
-const LIST_DIRECT_MAX: usize = 512;
+const LIST_DIRECT_MAX: usize = if cfg!(test) { 16 } else { 512 };
 /// Times a list is begun anew because it changed meanwhile, before the pipeline makes it between two writes.
 const LIST_RESTARTS_MAX: u8 = 3;
 /// Length, header and count.
@@ -170,6 +170,7 @@ impl<L: FrontLink> Front<L> {
                 put_string(reply, view.name(child));
             });
         });
+        assert!(visited <= self.list_budget, "{visited} children were read, {} may", self.list_budget);
         *count += visited;
         // A slice without a child has cost something too.
         self.list_budget = self.list_budget.saturating_sub(visited.max(1));
