@@ -151,12 +151,12 @@ impl Conn {
         }
     }
 
-    #[inline]
     /// Bytes received and not yet understood.
     pub fn input_bytes(&self) -> usize {
         self.input.len() - self.input_taken
     }
 
+    #[inline]
     pub fn unsent_bytes(&self) -> usize {
         self.output.len() - self.output_sent + self.lent_bytes
     }
