@@ -2,11 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ringkeeper::client::{Conversation, Incoming, Message, Request};
 use ringkeeper::node::front::FrontOptions;
-use ringkeeper::node::pipeline::{Input, Output, PipelineOptions};
+use ringkeeper::node::limits::Shares;
+use ringkeeper::node::pipeline::{
+    ConnectionThrottleOptions, Input, Output, PipelineOptions, RequestThrottleOptions,
+};
 use ringkeeper::node::{ConnId, Front, LocalLink, Pipeline};
 use ringkeeper::proto::client::{ConnectRequest, ConnectResponse};
 use ringkeeper::proto::txn::TxnEntry;
@@ -99,10 +103,12 @@ impl World {
             frame_bytes_max: ringkeeper::proto::FRAME_BYTES_MAX,
             session_timeout_ms_min: 2 * TICK_MS as i32,
             session_timeout_ms_max: 20 * TICK_MS as i32,
-            connections_per_address_max: 0,
-            connections_max: 0,
             sessionless_timeout: Duration::from_secs(10),
             outstanding_max: 1000,
+            connection_throttle: false,
+            large_request_threshold: None,
+            shares: Arc::new(Shares::new(front_count, u64::MAX)),
+            index: 0,
             words: WordOptions::new(&["*".to_owned()], false),
             hash_seed: 1,
         };
@@ -127,11 +133,17 @@ impl World {
             zxid_snapshot: Zxid::ZERO,
             startup: ringkeeper::node::pipeline::Startup::default(),
             slow_write: Duration::from_secs(1),
+            connection_throttle: ConnectionThrottleOptions::default(),
+            request_throttle: RequestThrottleOptions::default(),
         };
         let links: Vec<LocalLink> = (0..front_count).map(|_| LocalLink::default()).collect();
         let fronts = links
             .iter()
-            .map(|link| Front::new(front_options.clone(), database.tree.reader(), link.clone()))
+            .enumerate()
+            .map(|(index, link)| {
+                let options = FrontOptions { index, ..front_options.clone() };
+                Front::new(options, database.tree.reader(), link.clone())
+            })
             .collect();
         let options = WriterOptions {
             segment_bytes: SEGMENT_BYTES,
@@ -159,16 +171,16 @@ impl World {
         self.now.wall_ms += ms as i64;
     }
 
-    pub fn accept(&mut self, front: usize) -> Option<Handle> {
-        let conn = self.fronts[front].accept(self.now, "127.0.0.1:4000".parse().unwrap())?;
+    pub fn accept(&mut self, front: usize) -> Handle {
+        let conn = self.fronts[front].accept(self.now, "127.0.0.1:4000".parse().unwrap());
         let handle = Handle { front, conn };
         self.peers.insert(handle, Peer::default());
-        Some(handle)
+        handle
     }
 
     /// A new session, or the given one again. Everything is settled afterwards.
     pub fn connect(&mut self, front: usize, session: SessionId) -> (Handle, ConnectResponse) {
-        let handle = self.accept(front).expect("no limit is set");
+        let handle = self.accept(front);
         let mut bytes = Vec::new();
         let password = ringkeeper::session::password(session);
         ConnectRequest {
