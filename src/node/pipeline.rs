@@ -32,11 +32,13 @@ use crate::types::{Instant, Now, SessionId, Zxid};
 mod reporter;
 mod snapshots;
 mod surveys;
+mod sweep;
 mod throttle;
 
 use reporter::Reporter;
 use snapshots::{Ended, Snapshots};
 use surveys::Surveys;
+use sweep::Sweep;
 use throttle::{ConnectionThrottle, Next, RequestThrottle};
 pub use throttle::{ConnectionThrottleOptions, RequestThrottleOptions};
 
@@ -50,8 +52,6 @@ const ROOM_PER_ITEM: usize = 4;
 const BLOCK_BYTES: usize = 64 << 10;
 /// How late a timer may be before the process counts as having stood still (O12).
 const PAUSE_MIN: Duration = Duration::from_secs(1);
-/// Candidates the sweep looks at in one turn.
-const SWEEP_TURN_MAX: usize = 256;
 
 /// What the pipeline depends on besides the state.
 #[derive(Debug, Clone)]
@@ -175,16 +175,6 @@ pub struct Pipeline<L> {
     has_more: bool,
     /// Kept alive as long as this is.
     guard: Option<Box<dyn std::any::Any>>,
-}
-
-/// Where the sweep for empty containers and outlived nodes stands.
-#[derive(Debug, Default)]
-struct Sweep {
-    /// `None`: no pass under way.
-    after: Option<Option<NodeId>>,
-    next: Instant,
-    /// Deletions this pass may still make.
-    budget: u64,
 }
 
 impl<L: PipelineLink> Pipeline<L> {
@@ -756,61 +746,6 @@ impl<L: PipelineLink> Pipeline<L> {
             self.preparer.close_session(&self.database, session, 0, self.now.wall_ms, &mut self.scratch);
         let entry = self.log_entry(zxid);
         self.queue.push_back(Item::Own { zxid, entry });
-    }
-
-    /// Looks for empty containers and nodes whose time has passed. Source: ZooKeeper `ContainerManager`.
-    fn sweep(&mut self) {
-        if self.now.instant >= self.sweep.next && self.sweep.after.is_none() {
-            self.sweep.after = Some(None);
-            let per_interval = self.options.sweep_interval.as_secs_f64() / 60.0;
-            self.sweep.budget = (self.options.sweep_per_minute_max as f64 * per_interval).ceil() as u64;
-            self.sweep.next = self.now.instant + self.options.sweep_interval;
-        }
-        let Some(after) = self.sweep.after else { return };
-        let mut last = None;
-        let mut outlived = Vec::new();
-        let mut looked = 0;
-        for node in self.database.sweepable_after(after).take(SWEEP_TURN_MAX) {
-            looked += 1;
-            last = Some(node);
-            if self.has_outlived(node) {
-                outlived.push(self.database.tree.path(node));
-            }
-        }
-        for path in outlived {
-            if self.sweep.budget == 0 || self.queue.len() >= OUTSTANDING_MAX {
-                break;
-            }
-            self.scratch.clear();
-            if let Some(zxid) =
-                self.preparer.sweep(&self.database, &path, self.now.wall_ms, &mut self.scratch)
-            {
-                self.sweep.budget -= 1;
-                let entry = self.log_entry(zxid);
-                self.queue.push_back(Item::Own { zxid, entry });
-            }
-        }
-        let done = looked < SWEEP_TURN_MAX || self.sweep.budget == 0;
-        self.sweep.after = if done { None } else { Some(last) };
-        self.has_more |= !done;
-    }
-
-    fn has_outlived(&self, node: NodeId) -> bool {
-        let tree = &self.database.tree;
-        if tree.child_count(node) > 0 {
-            return false;
-        }
-        let stat = tree.stat(node);
-        let age_ms = self.now.wall_ms.saturating_sub(stat.mtime_ms);
-        match stat.kind() {
-            NodeKind::Container if stat.cversion > 0 => true,
-            NodeKind::Container => {
-                let never_used_ms = self.options.sweep_never_used_ms;
-                never_used_ms > 0 && age_ms > never_used_ms as i64
-            }
-            NodeKind::Ttl(ttl_ms) => age_ms > ttl_ms,
-            NodeKind::Persistent | NodeKind::Ephemeral(_) => false,
-        }
     }
 }
 
