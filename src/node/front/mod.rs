@@ -400,12 +400,10 @@ impl<L: FrontLink> Front<L> {
         self.answered(id, op);
         self.counters.throttled_ops += u64::from(err == ErrorCode::ThrottledOp);
         let conn = &mut self.conns[id.0 as usize];
-        if conn.phase == Phase::Gone {
+        if matches!(conn.phase, Phase::Closing | Phase::Gone) {
+            // Nothing may follow what a closing connection has in its output.
             self.counters.stale_replies += 1;
             self.forget_if_done(id);
-            return;
-        }
-        if conn.phase == Phase::Closing {
             return;
         }
         if let Some(watch) = watch {
@@ -536,6 +534,10 @@ impl<L: FrontLink> Front<L> {
         let mut fired_children = 0;
         let mut send = |conn_raw: u32, event: EventType, path: &str, side: AclSide| {
             let Some(conn) = conns.get_mut(conn_raw as usize) else { return };
+            if conn.phase == Phase::Closing {
+                // Its output may end within a frame: nothing may follow.
+                return;
+            }
             let acl = match side {
                 AclSide::Node => &change.acl,
                 AclSide::Parent => &change.parent_acl,
