@@ -248,17 +248,19 @@ impl Core {
         let Some(connection) = self.connections.borrow().get(&id.0).cloned() else { return };
         let mut failed = false;
         if !connection.blocked.get() {
-            let mut slices = [IoSlice::new(&[]); SEND_SLICES_MAX];
-            let (mut count, mut len) = (0, 0);
-            for (place, slice) in slices.iter_mut().zip(front.output_slices(id)) {
-                *place = IoSlice::new(slice);
-                count += 1;
-                len += slice.len();
-            }
-            if count > 0 {
-                let sent = match &slices[..count] {
-                    [all] => sys::send(connection.socket.as_fd(), all),
-                    slices => sys::send_vectored(connection.socket.as_fd(), slices),
+            let output = front.output(id);
+            if !output.is_empty() {
+                let (sent, len) = if front.is_output_split(id) {
+                    let mut slices = [IoSlice::new(&[]); SEND_SLICES_MAX];
+                    let (mut count, mut len) = (0, 0);
+                    for (place, slice) in slices.iter_mut().zip(front.output_slices(id)) {
+                        *place = IoSlice::new(slice);
+                        count += 1;
+                        len += slice.len();
+                    }
+                    (sys::send_vectored(connection.socket.as_fd(), &slices[..count]), len)
+                } else {
+                    (sys::send(connection.socket.as_fd(), output), output.len())
                 };
                 match sent {
                     Ok(count) => {

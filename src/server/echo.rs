@@ -221,6 +221,10 @@ impl<L: FrontLink> Front<L> {
         &conn.output[conn.sent..]
     }
 
+    pub fn is_output_split(&self, _: ConnId) -> bool {
+        false
+    }
+
     pub fn output_slices(&self, conn: ConnId) -> impl Iterator<Item = &[u8]> {
         Some(self.output(conn)).into_iter().filter(|output| !output.is_empty())
     }

@@ -233,13 +233,23 @@ impl<L: FrontLink> Front<L> {
         into.append(&mut self.dirty);
     }
 
-    /// What is to be sent next: the first of [`Front::output_slices`], or nothing.
+    /// What is to be sent next; all of it, unless [`Front::is_output_split`]. Empty for a connection that is gone.
+    #[inline]
     pub fn output(&self, id: ConnId) -> &[u8] {
-        self.output_slices(id).next().unwrap_or(&[])
+        match self.conns.get(id.0 as usize) {
+            None => &[],
+            Some(conn) if conn.lent.is_empty() => &conn.output[conn.output_sent..],
+            Some(conn) => conn.output_slices().next().unwrap_or(&[]),
+        }
     }
 
-    /// All that is to be sent, in order: mostly one slice; large data lies where the tree has it. None is empty, and a connection
-    /// that is gone has none.
+    /// Whether large data that lies where the tree has it is part of the output.
+    #[inline]
+    pub fn is_output_split(&self, id: ConnId) -> bool {
+        self.conns.get(id.0 as usize).is_some_and(|conn| !conn.lent.is_empty())
+    }
+
+    /// All that is to be sent, in order. No slice is empty.
     pub fn output_slices(&self, id: ConnId) -> impl Iterator<Item = &[u8]> {
         self.conns.get(id.0 as usize).into_iter().flat_map(Conn::output_slices)
     }
