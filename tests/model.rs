@@ -774,7 +774,11 @@ impl Test {
         let (handle, response) = self.world.connect(front, old.id);
         assert_eq!(response.session, old.id);
         if self.world.peers.contains_key(&old.handle) && old.handle != handle {
-            assert!(self.world.peer(old.handle).closed, "{:?}: the old connection is closed, now {handle:?}", old.handle);
+            assert!(
+                self.world.peer(old.handle).closed,
+                "{:?}: the old connection is closed, now {handle:?}",
+                old.handle
+            );
             self.world.hang_up(old.handle);
         }
         self.add(handle, old.id);
