@@ -606,6 +606,10 @@ impl Test {
             self.world.received(handle, &bytes);
         }
         self.world.settle();
+        for session in &self.sessions {
+            let is_alive = self.world.pipeline.database().sessions.contains(session.id);
+            assert!(is_alive, "session {} has ended, though it was heard from", session.id);
+        }
         self.check_history();
     }
 
@@ -770,7 +774,11 @@ impl Test {
         let (handle, response) = self.world.connect(front, old.id);
         assert_eq!(response.session, old.id);
         if self.world.peers.contains_key(&old.handle) && old.handle != handle {
-            assert!(self.world.peer(old.handle).closed, "the old connection is closed");
+            assert!(
+                self.world.peer(old.handle).closed,
+                "{:?}: the old connection is closed, now {handle:?}",
+                old.handle
+            );
             self.world.hang_up(old.handle);
         }
         self.add(handle, old.id);
@@ -1057,6 +1065,25 @@ fn nothing_gathers_for_a_watcher_that_was_cut_off() {
         }
     }
     assert!(was_cut && output_bytes_max > 32 << 20, "{output_bytes_max} bytes waited at most");
+}
+
+/// A client that comes back at once, on the same front and under the connection id its old connection had, keeps its session as
+/// long as it is heard from.
+#[test]
+fn a_session_taken_up_in_the_turn_its_connection_broke_is_kept() {
+    let mut world = World::fresh(1, Now { instant: Instant::from_ms(1_000_000), wall_ms: 1_700_000_000_000 });
+    let (old, response) = world.connect(0, SessionId::NONE);
+    world.hang_up(old);
+    let (client, again) = world.connect(0, response.session);
+    assert_eq!(again.session, response.session);
+    for _ in 0..30 {
+        world.advance_ms(1000);
+        let mut bytes = Vec::new();
+        Op::Ping.submit(&mut world, client, &mut bytes);
+        world.received(client, &bytes);
+        world.settle();
+    }
+    assert!(!world.peer(client).closed && world.pipeline.database().sessions.contains(response.session));
 }
 
 fn set_root() -> Op {

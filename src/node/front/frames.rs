@@ -66,11 +66,12 @@ impl<L: FrontLink> Front<L> {
             if conn.pending > 0 && outstanding > u64::from(self.options.outstanding_max) {
                 return taken;
             }
-            if self.link.room() == 0 {
+            if !self.has_room() {
                 // The pipeline is behind; the next turn looks again.
                 self.resume_later(id);
                 return taken;
             }
+            let conn = &mut self.conns[id.0 as usize];
             let rest = &bytes[taken..];
             let fresh = conn.phase == Phase::Fresh;
             let frame_bytes_max = if fresh { HANDSHAKE_BYTES_MAX } else { self.options.frame_bytes_max };

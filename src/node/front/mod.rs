@@ -203,11 +203,7 @@ impl<L: FrontLink> Front<L> {
         self.reader.quiesce();
         self.take_messages();
         self.exchange_outstanding();
-        while self.link.room() > 0
-            && let Some(message) = self.detaching.pop_front()
-        {
-            self.link.push(message);
-        }
+        self.has_room();
         self.turn_lists();
         let mut resume = std::mem::take(&mut self.resume);
         for id in resume.drain(..) {
@@ -221,6 +217,16 @@ impl<L: FrontLink> Front<L> {
         }
         self.answer_probes();
         self.drop_sessionless();
+    }
+
+    /// Sends the farewells that wait, then says whether there is room for more. No request may overtake a farewell: the next
+    /// connection can have the same id and ask for the same session, which the farewell would then take from it.
+    fn has_room(&mut self) -> bool {
+        while self.link.room() > 0 {
+            let Some(message) = self.detaching.pop_front() else { return true };
+            self.link.push(message);
+        }
+        false
     }
 
     /// Connections with output to send, to be closed, or to be read again or no longer.
