@@ -16,16 +16,15 @@ use crate::jute::{put_buffer, put_i32, put_string};
 use crate::node::ConnId;
 use crate::node::limits::BytesShare;
 use crate::node::link::{Body, PipelineLink, Request, ToFront, ToPipeline};
+use crate::proto::ErrorCode;
 use crate::proto::client::{MultiHeader, OpCode};
 use crate::proto::txn::{TxnEntry, kind};
-use crate::proto::{ErrorCode, NodeKind};
 use crate::request::Database;
 use crate::request::apply::Fit;
 use crate::request::prepare::{PrepareOptions, Prepared, Preparer, Write};
 use crate::request::read::{self, Asker};
 use crate::session::{Heard, IdSource, Owner};
 use crate::snapshot::{SnapshotEvent, SnapshotWork};
-use crate::tree::NodeId;
 use crate::txnlog::{LogWrite, SegmentId, SegmentWork, WriteId, Writer};
 use crate::types::{Instant, Now, SessionId, Zxid};
 

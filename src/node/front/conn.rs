@@ -65,7 +65,9 @@ pub struct Conn {
     pub lent_bytes: usize,
     /// Requests the pipeline has and has not answered.
     pub pending: u32,
-    /// Of those, the ones that will leave a watch.
+    /// Of those, the reads.
+    pub pending_reads: u32,
+    /// And the ones that will leave a watch.
     pub pending_watches: u32,
     pub heard: Instant,
     /// A long list it waits for; then it is stalled, too.
@@ -135,6 +137,7 @@ impl Conn {
             lent: VecDeque::new(),
             lent_bytes: 0,
             pending: 0,
+            pending_reads: 0,
             pending_watches: 0,
             heard,
             listing: None,

@@ -21,6 +21,9 @@ use crate::words::{self, Word};
 
 /// Times a read is begun anew because a change was published meanwhile, before the pipeline serves it.
 pub(super) const READ_TRIES_MAX: usize = 64;
+/// Reads of one connection that may be with the pipeline, behind a write of its own. Each may bring a whole node's data into the
+/// output, so this bounds what a client that does not read makes us keep; the next ones wait and are then read here.
+const ORDERED_READS_MAX: u32 = 32;
 /// Children beyond which a list is not made by the pipeline.
 const ORDERED_LIST_MAX: usize = 1024;
 
@@ -324,6 +327,12 @@ impl<L: FrontLink> Front<L> {
             }
             return false;
         }
+        let conn = &mut self.conns[id.0 as usize];
+        if answers_at_length(op) && conn.pending_reads >= ORDERED_READS_MAX {
+            // Their answers come all at once, whether the client reads them or not.
+            conn.stalled = true;
+            return false;
+        }
         self.pass_on(id, xid, op, body);
         true
     }
@@ -336,6 +345,7 @@ impl<L: FrontLink> Front<L> {
         }
         let conn = &mut self.conns[id.0 as usize];
         conn.pending += 1;
+        conn.pending_reads += u32::from(answers_at_length(op));
         self.outstanding += 1;
         self.link.push(ToPipeline::Request(Box::new(Request {
             conn: id,
@@ -536,6 +546,11 @@ fn path_read(payload: &[u8]) -> Option<&[u8]> {
     let mut reader = Reader::new(payload);
     let header = RequestHeader::decode(&mut reader).ok()?;
     if OpCode::of(header.op).is_some_and(leaves_watch) { reader.buffer().ok()? } else { None }
+}
+
+/// Whether its answer may be as long as a node's data, or longer.
+pub(super) fn answers_at_length(op: OpCode) -> bool {
+    read::is_tree_read(op) || matches!(op, OpCode::Sync | OpCode::GetEphemerals)
 }
 
 /// Whether the operation may leave a watch of its connection.

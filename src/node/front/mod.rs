@@ -461,6 +461,7 @@ impl<L: FrontLink> Front<L> {
             unreachable!("a connection stays until its answers have come back");
         };
         conn.pending -= 1;
+        conn.pending_reads -= u32::from(frames::answers_at_length(op));
         self.outstanding -= 1;
         if frames::leaves_watch(op) && conn.pending_watches > 0 {
             conn.pending_watches -= 1;

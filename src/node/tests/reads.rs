@@ -244,3 +244,47 @@ fn pins_are_bounded_and_come_back() {
         }
     }
 }
+
+/// What a client that does not read makes the server keep is bounded, also where its reads stand behind a write of its own.
+///
+/// Method: a write held back, hundreds of reads of large data behind it, then the write let go and nothing sent.
+#[test]
+fn reads_behind_a_write_do_not_pile_up_for_a_client_that_does_not_read() {
+    const READS: usize = 500;
+    let mut world = World::new(1);
+    let client = world.connect(0);
+    let data = large(7);
+    world.call(client, create("/a"));
+    world.call(client, set("/a", &data));
+    world.holding = true;
+    let mut requests = vec![set("/a", &data)];
+    requests.resize(READS + 1, get("/a"));
+    world.send(client, &requests);
+    world.settle();
+    let writes = std::mem::take(&mut world.writes);
+    for write in writes {
+        let input = Input::Written { id: write.id, spent: write.bytes };
+        world.pipeline.handle(world.now, input);
+    }
+    let mut unsent_bytes_max = 0;
+    for _ in 0..4 * READS {
+        world.pipeline.turn(world.now);
+        world.fronts[0].turn(world.now);
+        let unsent: usize = world.fronts[0].output_slices(client.conn).map(<[u8]>::len).sum();
+        unsent_bytes_max = unsent_bytes_max.max(unsent);
+    }
+    assert!(
+        unsent_bytes_max > 0 && unsent_bytes_max < 50 * data.len(),
+        "{unsent_bytes_max} bytes wait to be read"
+    );
+    world.holding = false;
+    world.settle();
+    let messages = world.messages(client);
+    assert_eq!(messages.len(), READS + 1);
+    for message in &messages[1..] {
+        let Message::Reply(Reply { response: Response::Data { data: Some(found), .. }, .. }) = message else {
+            panic!("data should have come, not {message:?}");
+        };
+        assert!(*found == data);
+    }
+}
