@@ -71,9 +71,11 @@ def converse(command, server, what, **options):
         text=True,
         errors="replace",
         bufsize=1,
+        start_new_session=True,
         **options,
     )
-    alarm = threading.Timer(SUITE_SECONDS_MAX, process.kill)
+    # With it ends whatever it started.
+    alarm = threading.Timer(SUITE_SECONDS_MAX, os.killpg, (process.pid, signal.SIGKILL))
     alarm.start()
     last = ""
     try:
@@ -348,6 +350,8 @@ def main():
     unknown = [name for name in arguments.suites if name not in SUITES]
     if unknown:
         parser.error(f"unknown suite {unknown[0]}; there are {', '.join(SUITES)}")
+    # Told to stop, the servers are stopped first.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     setting = Setting(arguments)
     in_ci = os.environ.get("CI") == "true"
     rows, passed, failed = [], 0, 0

@@ -13,7 +13,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 #include <zookeeper/zookeeper.h>
@@ -22,9 +21,8 @@
 #define EVENTS_MAX 256
 #define PATH_BYTES 256
 
-static const char *hosts;
+static const char *program, *hosts;
 static char failure[1024];
-static int session_timeout_ms = 20000;
 static int tests_passed, tests_failed, next_top;
 
 /* A failed check ends the test it is in. */
@@ -119,7 +117,7 @@ static struct client *open_client(const clientid_t *id, int timeout_ms) {
 }
 
 static struct client *connect_client(void) {
-    struct client *client = open_client(NULL, session_timeout_ms);
+    struct client *client = open_client(NULL, 20000);
     if (!await(client, &client->connected, 1)) {
         fprintf(stderr, "no connection\n");
         exit(1);
@@ -459,31 +457,41 @@ static void acls(struct client *c) {
 
 /* -- sessions ---------------------------------------------------------------------------------------------------- */
 
-/* A client in a process of its own that makes an ephemeral and dies with its session open. */
-static int abandon_session(const char *path, clientid_t *id) {
-    int ends[2];
-    if (pipe(ends) != 0)
+/*
+ * A client in a process of its own that makes an ephemeral and dies with its session open: this program again, called
+ * with the node's path. It prints the session's id and password.
+ */
+static int abandon_session(const char *path, int timeout_ms, clientid_t *id) {
+    char command[1024];
+    snprintf(command, sizeof command, "exec '%s' '%s' '%s' %d", program, hosts, path, timeout_ms);
+    FILE *child = popen(command, "r");
+    if (child == NULL)
         return 0;
-    pid_t child = fork();
-    if (child == 0) {
-        struct client *client = connect_client();
-        int rc = zoo_create(client->handle, path, "", 0, &ZOO_OPEN_ACL_UNSAFE, ZOO_EPHEMERAL, NULL, 0);
-        ssize_t sent = write(ends[1], zoo_client_id(client->handle), sizeof *id);
-        _exit(rc == ZOK && sent == sizeof *id ? 0 : 1);
-    }
-    int status = 1;
-    ssize_t got = read(ends[0], id, sizeof *id);
-    waitpid(child, &status, 0);
-    close(ends[0]);
-    close(ends[1]);
-    return got == sizeof *id && status == 0;
+    unsigned char *bytes = (unsigned char *)id;
+    size_t got = 0;
+    unsigned int byte;
+    while (got < sizeof *id && fscanf(child, "%2x", &byte) == 1)
+        bytes[got++] = (unsigned char)byte;
+    return pclose(child) == 0 && got == sizeof *id;
+}
+
+static int abandon(const char *path, int timeout_ms) {
+    struct client *client = open_client(NULL, timeout_ms);
+    if (!await(client, &client->connected, 1) ||
+        zoo_create(client->handle, path, "", 0, &ZOO_OPEN_ACL_UNSAFE, ZOO_EPHEMERAL, NULL, 0) != ZOK)
+        return 1;
+    const unsigned char *bytes = (const unsigned char *)zoo_client_id(client->handle);
+    for (size_t i = 0; i < sizeof(clientid_t); i++)
+        printf("%02x", bytes[i]);
+    fflush(stdout);
+    _exit(0);
 }
 
 static void reattach(struct client *c) {
     char top[PATH_BYTES];
     make_top(c, top);
     clientid_t id;
-    CHECK(abandon_session(join(top, "/e"), &id), "a session to take over");
+    CHECK(abandon_session(join(top, "/e"), 20000, &id), "a session to take over");
     struct client *second = open_client(&id, 20000);
     CHECK(await(second, &second->connected, 1), "no connection with the session's id");
     CHECK(zoo_client_id(second->handle)->client_id == id.client_id, "another session");
@@ -501,10 +509,7 @@ static void expiry(struct client *c) {
     char top[PATH_BYTES];
     make_top(c, top);
     clientid_t id;
-    session_timeout_ms = 1000;
-    int abandoned = abandon_session(join(top, "/e"), &id);
-    session_timeout_ms = 20000;
-    CHECK(abandoned, "a session to let expire");
+    CHECK(abandon_session(join(top, "/e"), 1000, &id), "a session to let expire");
     struct Stat stat;
     int rc = zoo_wexists(c->handle, join(top, "/e"), watcher, c, &stat);
     CHECK(rc == ZOK || rc == ZNONODE, "%s", zerror(rc));
@@ -558,12 +563,15 @@ static void run(const char *name, void (*test)(struct client *)) {
 }
 
 int main(int count, char **arguments) {
-    if (count != 2) {
+    if (count != 2 && count != 4) {
         fprintf(stderr, "usage: %s host:port\n", arguments[0]);
         return 2;
     }
+    program = arguments[0];
     hosts = arguments[1];
     zoo_set_debug_level(ZOO_LOG_LEVEL_ERROR);
+    if (count == 4)
+        return abandon(arguments[2], atoi(arguments[3]));
     zoo_deterministic_conn_order(1);
     run("synchronous", synchronous);
     run("asynchronous", asynchronous);
