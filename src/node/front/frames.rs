@@ -296,10 +296,7 @@ impl<L: FrontLink> Front<L> {
                 true
             }
             SetWatches | SetWatches2 => self.set_watches(id, header.xid, op, body),
-            AddWatch | RemoveWatches | CheckWatches => {
-                self.change_watches(id, header.xid, op, body);
-                true
-            }
+            AddWatch | RemoveWatches | CheckWatches => self.change_watches(id, header.xid, op, body),
             // Internal to servers, or no request at all. Source: ZooKeeper `Request#isValid`, client-protocol §14.3, §14.8.
             Check | DeleteContainer | CreateSession | Error => {
                 self.unknown(id, header.xid);

@@ -100,12 +100,26 @@ impl<L: FrontLink> Front<L> {
         false
     }
 
-    /// addWatch, removeWatches, checkWatches. Source: ZooKeeper `FinalRequestProcessor`.
-    pub(super) fn change_watches(&mut self, id: ConnId, xid: i32, op: OpCode, body: &[u8]) {
+    /// addWatch, removeWatches, checkWatches. Source: ZooKeeper `FinalRequestProcessor`. `false`: not now.
+    pub(super) fn change_watches(&mut self, id: ConnId, xid: i32, op: OpCode, body: &[u8]) -> bool {
+        if op == OpCode::AddWatch && !self.interested {
+            // Before the publication is looked at: from here on no change goes unnoticed.
+            self.interested = true;
+            self.link.set_interested(true);
+        }
+        // A watch tells of every change after the zxid its reply names, and of none before.
+        let Some(zxid) = self.stand_still() else {
+            // Writes come too thick: after other sockets have had their turn.
+            self.resume_later(id);
+            return false;
+        };
+        if !self.conns[id.0 as usize].is_serving() {
+            // A message closed it.
+            self.settle_interest();
+            return false;
+        }
         let result = self.changed_watches(id, op, &mut Reader::new(body));
-        // A watch is told from the publication on that its reply names.
         self.settle_interest();
-        let zxid = self.catch_up();
         match result {
             // An ErrorResponse record that says all is well.
             Ok(()) if op == OpCode::AddWatch => {
@@ -114,6 +128,26 @@ impl<L: FrontLink> Front<L> {
             Ok(()) => self.answer(id, xid, Some(op), zxid, ErrorCode::Ok, &[]),
             Err(err) => self.answer(id, xid, Some(op), zxid, err, &[]),
         }
+        true
+    }
+
+    /// Takes every message up to a publication and none beyond it, and gives its zxid; `None` where writes never pause that long.
+    fn stand_still(&mut self) -> Option<Zxid> {
+        for _ in 0..TRIES_MAX {
+            let published = self.reader.published();
+            if !published.is_stable() {
+                std::hint::spin_loop();
+                continue;
+            }
+            if published.number != self.caught_up.number {
+                self.take_messages();
+            }
+            // No change began since, so none can have been taken in part.
+            if self.reader.published().number == published.number {
+                return Some(published.zxid);
+            }
+        }
+        None
     }
 
     fn changed_watches(&mut self, id: ConnId, op: OpCode, reader: &mut Reader<'_>) -> Result<(), ErrorCode> {
