@@ -673,7 +673,7 @@ impl<L: PipelineLink> Pipeline<L> {
         let Ok(prefix) = crate::jute::Reader::new(&request.body).string() else {
             return ErrorCode::MarshallingError;
         };
-        let prefix = prefix.as_deref().filter(|prefix| !matches!(prefix.trim(), "" | "/")).unwrap_or("");
+        let prefix = prefix.as_deref().filter(|prefix| !matches!(java_trim(prefix), "" | "/")).unwrap_or("");
         let mut count = 0;
         put_i32(out, 0);
         for node in self.database.ephemerals_of(request.session) {
@@ -746,6 +746,11 @@ impl<L: PipelineLink> Pipeline<L> {
         let entry = self.log_entry(zxid);
         self.queue.push_back(Item::Own { zxid, entry });
     }
+}
+
+/// Without the characters up to the blank at both ends, other white space left. Source: JDK `String#trim`.
+fn java_trim(text: &str) -> &str {
+    text.trim_matches(|c| c <= ' ')
 }
 
 fn owner(front: usize, conn: ConnId) -> Owner {
