@@ -430,7 +430,7 @@ impl Task<'_, '_> {
                 return Err(ErrorCode::BadArguments.into());
             }
         } else if op == OpCode::CreateTtl {
-            // A negative time to live with such a flag brings ZooKeeper down (client-protocol §14.2).
+            // A time to live goes with no other flag.
             return Err(ErrorCode::BadArguments.into());
         }
         self.check_session()?;
@@ -439,7 +439,7 @@ impl Task<'_, '_> {
         let acl = auth::fix_up_acl(request.acl, self.write.identities, &self.preparer.options.auth)?;
         let parent = self.node(parent_path).ok_or(ErrorCode::NoNode)?;
         self.authorise(&parent, Perms::CREATE)?;
-        // Beyond this ZooKeeper's numbers stick or turn negative (client-protocol §14.11).
+        // There is no next number, and none is handed out twice (P10).
         let cversion = parent.stat.cversion.checked_add(1).ok_or(ErrorCode::BadArguments)?;
         let suffixed;
         let path = if mode.is_sequential() {
@@ -459,8 +459,8 @@ impl Task<'_, '_> {
         }
         let data_bytes = request.data.map_or(0, <[u8]>::len);
         self.check_quota(path, 1, data_bytes as i64)?;
-        if path.strip_prefix(quota::QUOTA_ROOT) == Some(concat!("/", "zookeeper_limits")) {
-            // A quota on the root: no effect here, and ruin for ZooKeeper's own readers of the log (client-protocol §14.4).
+        if path.strip_prefix(quota::QUOTA_ROOT) == Some("/zookeeper_limits") {
+            // A quota on the root would have no effect.
             return Err(ErrorCode::BadArguments.into());
         }
 
