@@ -406,11 +406,7 @@ fn frames_up_to_the_limit_and_not_one_byte_more() {
 
 #[test]
 fn connections_of_one_address_are_limited() {
-    each(|shape, site| {
-        // Counted by each front for its share, hence one core.
-        if shape.cores > 1 {
-            return;
-        }
+    each(|_, site| {
         site.set("maxClientCnxns", 3);
         let server = site.start();
         let mut clients: Vec<Client> = (0..3).map(|_| server.client()).collect();
