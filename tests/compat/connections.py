@@ -431,6 +431,32 @@ def lifetimes(differ, rng, options):
     differ.end()
 
 
+def enforced(differ, rng, options):
+    """Authentication is demanded: everything else on a connection without an identity of the scheme is refused."""
+    for request in (
+        ping(),
+        ping(9),
+        create("/x"),
+        exists("/"),
+        get_data("/", True),
+        by_path("sync", "/"),
+        who_am_i(),
+        multi([]),
+        with_int("addWatch", "/", 1),
+        Request("closeSession"),
+        Request(99),
+        Request("create", create_body("create", "/x", b"", OPEN, 7, 0)),
+    ):
+        differ.last_words(differ.connect("stranger"), request)
+    differ.last_words(differ.connect("stranger"), auth("nope", b""))
+    allowed = differ.connect("allowed")
+    differ.step(
+        allowed, auth("digest", b"user:secret"), create("/x"), exists("/x", True), set_data("/x", b"1"), ping()
+    )
+    differ.step(allowed, who_am_i(), multi([sub_op("delete", "/x")]))
+    differ.end()
+
+
 def whole_node(path):
     """Every way to look at one node, its children first."""
     return [

@@ -401,6 +401,11 @@ def data_everywhere(differ, rng, options):
         by_path("getEphemerals", None),
         by_path("getEphemerals", " "),
         by_path("getEphemerals", " / "),
+        *(
+            by_path("getEphemerals", blank + "/" + blank)
+            for blank in ("\0", "\x01\x1f\t\n", "\x7f", "\u0085", "\u00a0", "\u2003")
+        ),
+        *(by_path("getEphemerals", blank) for blank in ("\0", "\x1f ", "\x7f", "\u0085", "\u00a0", "\u2003")),
         by_path("getAllChildrenNumber", "/d"),
         by_path("getAllChildrenNumber", "/"),
     )

@@ -141,6 +141,12 @@ def suite_differential(setting):
             {**quiet, "zookeeper.skipACL": "yes"},
             ("--set", "ringkeeper.io=epoll"),
         ),
+        (
+            "enforced",
+            ops.Options(),
+            {"zookeeper.enforce.auth.enabled": "true", "zookeeper.enforce.auth.schemes": "digest"},
+            (),
+        ),
         ("lifetimes", ops.Options(extended=True), {**extended, "znode.container.checkIntervalMs": 200}, ()),
     ]
     passed = failed = 0
@@ -150,8 +156,8 @@ def suite_differential(setting):
         with setting.reference(properties=properties) as a, setting.subject(extra, properties=properties) as b:
             report = differ.Report([f"ZooKeeper {servers.ZOOKEEPER_VERSION}", b.kind])
             both = differ.Differ(a, b, report)
-            if name == "lifetimes":
-                scenarios.run_case(both, rng, options, connections.lifetimes)
+            if name in ("lifetimes", "enforced"):
+                scenarios.run_case(both, rng, options, getattr(connections, name))
             else:
                 scenarios.run_all(both, rng, options, setting.mixes, 60, setting.only)
             for server in (a, b):
