@@ -28,6 +28,8 @@ pub mod txnlog;
 #[forbid(unsafe_code)]
 pub mod snapshot;
 #[forbid(unsafe_code)]
+pub mod zab;
+#[forbid(unsafe_code)]
 pub mod request;
 #[forbid(unsafe_code)]
 pub mod node;

@@ -6,6 +6,7 @@
 pub mod acl;
 pub mod client;
 pub mod error;
+pub mod quorum;
 pub mod stat;
 pub mod txn;
 
