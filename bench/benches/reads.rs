@@ -18,7 +18,7 @@ use clap::Parser;
 use ringkeeper::client::{Conversation, Request};
 use ringkeeper::node::limits::Shares;
 use ringkeeper::node::pipeline::{ConnectionThrottleOptions, Input, Output, RequestThrottleOptions, Startup};
-use ringkeeper::node::{ConnId, Front, FrontOptions, LocalLink, Pipeline, PipelineOptions};
+use ringkeeper::node::{ConnId, Front, FrontOptions, LocalLink, Pipeline, PipelineOptions, Serving};
 use ringkeeper::proto::client::ConnectRequest;
 use ringkeeper::proto::{FRAME_BYTES_MAX, StatPersisted};
 use ringkeeper::request::Database;
@@ -268,6 +268,7 @@ fn front_options() -> FrontOptions {
         index: 0,
         words: WordOptions::default(),
         hash_seed: 1,
+        serving: Serving::Yes,
     }
 }
 

@@ -16,6 +16,7 @@ use crate::node::limits::BytesShare;
 use crate::proto::client::OpCode;
 use crate::proto::{ErrorCode, Stat};
 use crate::request::auth::Identities;
+use crate::tree::TreeReader;
 use crate::types::{Instant, SessionId, Zxid};
 use crate::watch::{ChangeKind, WatchMode};
 use crate::words::Word;
@@ -68,6 +69,20 @@ pub enum ToPipeline {
         survey: u64,
         report: Box<FrontReport>,
     },
+    /// Answers [`ToFront::CollectTouches`]: who was heard from since the last time, with the timeout in milliseconds.
+    Touched {
+        round: u64,
+        sessions: Vec<(SessionId, i32)>,
+    },
+}
+
+/// Whether clients are served at all. A server of an ensemble serves none while it has no leader.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Serving {
+    /// Those that are here are closed; a handshake is closed without an answer.
+    No,
+    #[default]
+    Yes,
 }
 
 /// A write, or a read that stands behind an unfinished write of its own session.
@@ -165,6 +180,13 @@ pub enum ToFront {
     Survey {
         survey: u64,
         word: Word,
+    },
+    Serving(Serving),
+    /// The state is another one from here on. Only sent while nobody is served.
+    Tree(Box<TreeReader>),
+    /// The leader wants to know which sessions were heard from.
+    CollectTouches {
+        round: u64,
     },
     Text {
         conn: ConnId,

@@ -13,5 +13,5 @@ pub mod pipeline;
 mod tests;
 
 pub use front::{ConnId, Front, FrontOptions};
-pub use link::{FrontLink, LocalLink, PipelineLink, ToFront, ToPipeline};
+pub use link::{FrontLink, LocalLink, PipelineLink, Serving, ToFront, ToPipeline};
 pub use pipeline::{Pipeline, PipelineOptions};

@@ -422,6 +422,8 @@ impl<L: PipelineLink> Pipeline<L> {
                     self.links[front].push(ToFront::Text { conn, text: Bytes::from(text) });
                 }
             }
+            // Nobody asks outside of an ensemble.
+            ToPipeline::Touched { .. } => {}
         }
     }
 

@@ -81,6 +81,7 @@ impl World {
             index: 0,
             words: WordOptions::default(),
             hash_seed: 1,
+            serving: crate::node::Serving::Yes,
         };
         let mut pipeline_options = PipelineOptions {
             prepare: PrepareOptions {

@@ -7,6 +7,7 @@
 pub mod apply;
 pub mod auth;
 pub mod closing;
+pub mod load;
 pub mod multi;
 pub mod outstanding;
 pub mod path;

@@ -20,7 +20,10 @@ use crate::request::outstanding::{Outstanding, Pending, PendingAcl};
 use crate::request::quota::{self, Track};
 use crate::request::{Database, path};
 use crate::tree::{AclId, digest};
-use crate::types::{SessionId, Zxid};
+use crate::types::{Epoch, SessionId, Zxid};
+
+/// The last counter of an epoch. ZooKeeper never uses the one beyond. Source: ZooKeeper `Leader#propose`.
+const ZXID_COUNTER_MAX: u32 = u32::MAX - 1;
 
 /// What preparing depends on besides the state.
 #[derive(Debug, Clone)]
@@ -121,6 +124,20 @@ impl Preparer {
         self.zxid_proposed
     }
 
+    /// From here on transactions are of `epoch`. Nothing may be outstanding, and no later epoch have been seen.
+    pub fn begin_epoch(&mut self, epoch: Epoch) {
+        assert!(self.outstanding.is_empty(), "an epoch begins with everything applied");
+        assert!(epoch > self.zxid_proposed.epoch(), "epoch {} begins after {}", epoch.0, self.zxid_proposed);
+        self.zxid_proposed = Zxid::new(epoch, 0);
+    }
+
+    /// The id of the next transaction. A server alone goes on in the next epoch where the counter is used up; a leader resigns
+    /// before that.
+    fn zxid_next(&self) -> Zxid {
+        let last = self.zxid_proposed;
+        if last.counter() < ZXID_COUNTER_MAX { last.next() } else { Zxid::new(Epoch(last.epoch().0 + 1), 1) }
+    }
+
     pub fn outstanding_count(&self) -> usize {
         self.outstanding.len()
     }
@@ -138,7 +155,7 @@ impl Preparer {
         wall_ms: i64,
         out: &mut Vec<u8>,
     ) -> Prepared {
-        let zxid = self.zxid_proposed.next();
+        let zxid = self.zxid_next();
         let mut body = std::mem::take(&mut self.body);
         body.clear();
         let (mark, mark_closing) = (self.outstanding.mark(), self.closing.mark());
@@ -187,11 +204,29 @@ impl Preparer {
         wall_ms: i64,
         out: &mut Vec<u8>,
     ) -> Zxid {
-        let zxid = self.zxid_proposed.next();
+        let zxid = self.zxid_next();
         let mut body = std::mem::take(&mut self.body);
         body.clear();
         txn::put::create_session(&mut body, timeout_ms);
         self.entry(session, 0, zxid, wall_ms, kind::CREATE_SESSION, &body, out);
+        self.body = body;
+        zxid
+    }
+
+    /// Logs that a request came to nothing, for a server that waits to see that in the order of all writes.
+    pub fn refuse(
+        &mut self,
+        session: SessionId,
+        cxid: i32,
+        err: ErrorCode,
+        wall_ms: i64,
+        out: &mut Vec<u8>,
+    ) -> Zxid {
+        let zxid = self.zxid_next();
+        let mut body = std::mem::take(&mut self.body);
+        body.clear();
+        txn::put::error(&mut body, err.code());
+        self.entry(session, cxid, zxid, wall_ms, kind::ERROR, &body, out);
         self.body = body;
         zxid
     }
@@ -205,7 +240,7 @@ impl Preparer {
         wall_ms: i64,
         out: &mut Vec<u8>,
     ) -> Zxid {
-        let zxid = self.zxid_proposed.next();
+        let zxid = self.zxid_next();
         let mut paths: Vec<Arc<str>> = Vec::new();
         for node in database.ephemerals_of(session) {
             let path = database.tree.path(node);
@@ -245,7 +280,7 @@ impl Preparer {
         if node.child_count > 0 || !matches!(node.stat.kind(), NodeKind::Container | NodeKind::Ttl(_)) {
             return None;
         }
-        let zxid = self.zxid_proposed.next();
+        let zxid = self.zxid_next();
         self.delete_pending(database, path, zxid);
         let mut body = std::mem::take(&mut self.body);
         body.clear();
@@ -266,7 +301,7 @@ impl Preparer {
         body: &[u8],
         out: &mut Vec<u8>,
     ) {
-        assert!(zxid == self.zxid_proposed.next(), "{zxid} proposed after {}", self.zxid_proposed);
+        assert!(zxid == self.zxid_next(), "{zxid} proposed after {}", self.zxid_proposed);
         TxnHeader { session, cxid, zxid, time_ms, kind }.encode(out);
         out.extend_from_slice(body);
         if self.options.digest && kind != kind::ERROR {

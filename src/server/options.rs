@@ -11,7 +11,7 @@ use crate::io::Clock;
 use crate::metrics::ProcessGauges;
 use crate::node::limits::Shares;
 use crate::node::pipeline::{ConnectionThrottleOptions, RequestThrottleOptions, Startup};
-use crate::node::{FrontOptions, PipelineOptions};
+use crate::node::{FrontOptions, PipelineOptions, Serving};
 use crate::request::auth::AuthOptions;
 use crate::request::prepare::PrepareOptions;
 use crate::snapshot::Packing;
@@ -122,6 +122,7 @@ fn front(config: &Config, index: usize, shares: &Arc<Shares>, hash_seed: u64) ->
         index,
         words: WordOptions::of(config),
         hash_seed,
+        serving: Serving::Yes,
     }
 }
 

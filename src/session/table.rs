@@ -258,6 +258,14 @@ impl SessionTable {
         });
     }
 
+    /// No connection speaks for any session, and none is closing: what was proposed and not decided may never be.
+    pub fn forget_owners(&mut self) {
+        for (_, entry) in self.entries.iter_mut() {
+            entry.session.owner = None;
+            entry.session.closing = false;
+        }
+    }
+
     /// Time in which this server did not run counts for no lease: what clients sent meanwhile could not be heard.
     pub fn forgive(&mut self, gap: Duration) {
         self.adjust(|entry| entry.heard = entry.heard + gap);

@@ -31,7 +31,7 @@ mod save;
 pub use load::{Counts, LoadError, LoadSink, Loaded, SnapshotDigest, load};
 pub use manifest::{MANIFEST_BYTES_MAX, Manifest, ManifestError};
 pub use packing::{Packer, Packing, unpack};
-pub use save::Writer;
+pub use save::{Writer, put_tables};
 
 use crate::types::Zxid;
 

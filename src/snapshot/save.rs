@@ -39,22 +39,7 @@ impl Writer {
         put_i32(&mut out, MAGIC);
         put_i32(&mut out, VERSION);
         put_i64(&mut out, -1);
-        let mut counts = Counts { sessions: sessions.len() as u64, ..Counts::default() };
-        put_i32(&mut out, i32::try_from(sessions.len()).expect("sessions are fewer than 2^31"));
-        for (session, timeout_ms) in sessions {
-            put_i64(&mut out, session.0);
-            put_i32(&mut out, timeout_ms);
-        }
-        let count_at = out.len();
-        put_i32(&mut out, 0);
-        for (id, acl) in acls {
-            assert_ne!(id, ACL_OPEN, "the open list has no entry");
-            put_i64(&mut out, id);
-            out.extend_from_slice(acl.bytes());
-            counts.acls += 1;
-        }
-        let count = i32::try_from(counts.acls).expect("ACL lists are fewer than 2^31");
-        out[count_at..count_at + 4].copy_from_slice(&count.to_be_bytes());
+        let counts = put_tables(&mut out, sessions, acls);
         let adler = Adler32::new();
         Writer { zxid, identity, out, summed: 0, taken_bytes: 0, adler, crc: 0, counts }
     }
@@ -118,4 +103,31 @@ impl Writer {
         self.crc = crc32c::crc32c_append(self.crc, new);
         self.summed = self.out.len();
     }
+}
+
+/// Sessions and ACLs as a snapshot begins with them, in a file and on the way to a learner.
+///
+/// Panics if an ACL has the id [`ACL_OPEN`], which is never listed.
+pub fn put_tables<'a>(
+    out: &mut Vec<u8>,
+    sessions: impl ExactSizeIterator<Item = (SessionId, i32)>,
+    acls: impl IntoIterator<Item = (i64, Acl<'a>)>,
+) -> Counts {
+    let mut counts = Counts { sessions: sessions.len() as u64, ..Counts::default() };
+    put_i32(out, i32::try_from(sessions.len()).expect("sessions are fewer than 2^31"));
+    for (session, timeout_ms) in sessions {
+        put_i64(out, session.0);
+        put_i32(out, timeout_ms);
+    }
+    let count_at = out.len();
+    put_i32(out, 0);
+    for (id, acl) in acls {
+        assert_ne!(id, ACL_OPEN, "the open list has no entry");
+        put_i64(out, id);
+        out.extend_from_slice(acl.bytes());
+        counts.acls += 1;
+    }
+    let count = i32::try_from(counts.acls).expect("ACL lists are fewer than 2^31");
+    out[count_at..count_at + 4].copy_from_slice(&count.to_be_bytes());
+    counts
 }

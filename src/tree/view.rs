@@ -398,6 +398,12 @@ pub struct TreeReader {
     one_thread: PhantomData<Cell<()>>,
 }
 
+impl std::fmt::Debug for TreeReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TreeReader").field("place", &self.place).finish_non_exhaustive()
+    }
+}
+
 impl TreeReader {
     /// A reader at a place that was claimed for it, and is awake.
     pub(super) fn new(shared: Arc<Shared>, place: usize) -> TreeReader {

@@ -11,7 +11,7 @@ use ringkeeper::node::limits::Shares;
 use ringkeeper::node::pipeline::{
     ConnectionThrottleOptions, Input, Output, PipelineOptions, RequestThrottleOptions,
 };
-use ringkeeper::node::{ConnId, Front, LocalLink, Pipeline};
+use ringkeeper::node::{ConnId, Front, LocalLink, Pipeline, Serving};
 use ringkeeper::proto::client::{ConnectRequest, ConnectResponse};
 use ringkeeper::proto::txn::TxnEntry;
 use ringkeeper::request::Database;
@@ -111,6 +111,7 @@ impl World {
             index: 0,
             words: WordOptions::new(&["*".to_owned()], false),
             hash_seed: 1,
+            serving: Serving::Yes,
         };
         let zxid = database.zxid_applied();
         let pipeline_options = PipelineOptions {

@@ -80,6 +80,8 @@ pub struct Conn {
     pub dirty: bool,
     /// In the list of connections to go on with in the next turn.
     pub resuming: bool,
+    /// In the list of connections heard from, where one is kept.
+    pub touched: bool,
     pub stats: ConnStats,
 }
 
@@ -145,6 +147,7 @@ impl Conn {
             admitted: false,
             dirty: false,
             resuming: false,
+            touched: false,
             stats: ConnStats {
                 established_wall_ms: wall_ms,
                 last_cxid: -1,

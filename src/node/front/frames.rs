@@ -10,7 +10,7 @@ use super::conn::{ConnId, Phase};
 use super::{Front, HANDSHAKE_BYTES_MAX, LEND_BYTES_MIN, OUTPUT_PAUSE_BYTES};
 use crate::jute::{Reader, put_i32, put_string};
 use crate::node::limits::{COUNTED_BYTES_MIN, Taken};
-use crate::node::link::{FrontLink, Request, ToPipeline};
+use crate::node::link::{FrontLink, Request, Serving, ToPipeline};
 use crate::proto::client::{ConnectRequest, ConnectResponse, Frame, OpCode, RequestHeader, XID_PING};
 use crate::proto::{ErrorCode, FRAME_BYTES_MAX};
 use crate::request::auth::{self, AuthOutcome};
@@ -174,6 +174,11 @@ impl<L: FrontLink> Front<L> {
 
     /// `false`: it waits to be admitted; the frame stays where it is.
     fn handshake(&mut self, id: ConnId, payload: &[u8]) -> bool {
+        if self.serving == Serving::No {
+            // No answer, so that the client tries its other servers. Source: ZooKeeper `NIOServerCnxn#readConnectRequest`.
+            self.close(id);
+            return true;
+        }
         let conn = &mut self.conns[id.0 as usize];
         let Ok(request) = ConnectRequest::decode(payload) else {
             self.close(id);

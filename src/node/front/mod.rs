@@ -17,7 +17,7 @@ use slab::Slab;
 
 use crate::metrics::FrontCounters;
 use crate::node::limits::{BytesShare, Shares};
-use crate::node::link::{FrontLink, NodeChange, ToFront, ToPipeline};
+use crate::node::link::{FrontLink, NodeChange, Serving, ToFront, ToPipeline};
 use crate::proto::client::{ConnectResponse, EventType, Frame, OpCode, XID_PING, put_notification};
 use crate::proto::{Acl, ErrorCode, Perms};
 use crate::request::auth::{self, AuthOptions, Identities};
@@ -31,6 +31,7 @@ mod conn;
 mod frames;
 mod lists;
 mod report;
+mod serving;
 mod watches;
 
 pub use conn::ConnId;
@@ -77,6 +78,8 @@ pub struct FrontOptions {
     pub words: WordOptions,
     /// Seed of the tables' hashes.
     pub hash_seed: u64,
+    /// Until the pipeline says otherwise. [`Serving::No`] in an ensemble, whose leader also wants to know who was heard from.
+    pub serving: Serving,
 }
 
 /// One core's share of the clients.
@@ -111,6 +114,9 @@ pub struct Front<L> {
     /// Of the request being taken in.
     share: Option<BytesShare>,
     counters: FrontCounters,
+    serving: Serving,
+    /// In an ensemble: connections heard from since sessions were last collected, each once.
+    touched: Option<Vec<ConnId>>,
     /// Connections that count: all but those that are gone.
     connection_count: usize,
 }
@@ -119,6 +125,8 @@ impl<L: FrontLink> Front<L> {
     pub fn new(options: FrontOptions, reader: TreeReader, link: L) -> Front<L> {
         Front {
             watches: WatchTable::new(options.hash_seed),
+            serving: options.serving,
+            touched: (options.serving == Serving::No).then(Vec::new),
             options,
             link,
             conns: Slab::new(),
@@ -166,6 +174,12 @@ impl<L: FrontLink> Front<L> {
         self.counters.bytes_received += bytes.len() as u64;
         let conn = &mut self.conns[id.0 as usize];
         conn.heard = now.instant;
+        if !conn.touched
+            && let Some(touched) = &mut self.touched
+        {
+            conn.touched = true;
+            touched.push(id);
+        }
         if matches!(conn.phase, Phase::Closing | Phase::Ending | Phase::Word | Phase::Gone) {
             return;
         }
@@ -386,6 +400,9 @@ impl<L: FrontLink> Front<L> {
                 let report = self.report(word);
                 self.detaching.push_back(ToPipeline::Surveyed { survey, report: Box::new(report) });
             }
+            ToFront::Serving(serving) => self.set_serving(serving),
+            ToFront::Tree(reader) => self.set_tree(*reader),
+            ToFront::CollectTouches { round } => self.collect_touches(round),
             ToFront::Text { conn, text } => {
                 if let Some(found) = self.conns.get_mut(conn.0 as usize) {
                     found.pending -= 1;

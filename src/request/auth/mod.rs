@@ -128,6 +128,23 @@ impl Identities {
         identities
     }
 
+    /// Those another server says its client has, in its order. `None` if there are more than a client may have.
+    pub fn of_peer<'a>(shown: impl Iterator<Item = (&'a str, &'a str)> + Clone) -> Option<Identities> {
+        let address = shown
+            .clone()
+            .find(|(scheme, _)| *scheme == "ip")
+            .and_then(|(_, id)| id.parse().ok())
+            .unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
+        let list = Shown { list: Vec::new(), address, is_super: false, bytes: 0 };
+        let mut identities = Identities(Arc::new(list));
+        for (scheme, id) in shown {
+            if !identities.add(scheme, id) {
+                return None;
+            }
+        }
+        Some(identities)
+    }
+
     /// Passes every access check.
     pub fn is_super(&self) -> bool {
         self.0.is_super
