@@ -13,6 +13,8 @@ use crate::types::{Instant, Zxid};
 
 /// Nodes handed out in one turn: some tens of microseconds.
 const NODES_PER_TURN: usize = 128;
+/// The same while nobody is served.
+const NODES_PER_TURN_UNSERVED: usize = 4096;
 /// Bytes of one part.
 const PART_BYTES: usize = 256 << 10;
 /// Parts handed out and not yet written.
@@ -27,6 +29,8 @@ pub enum Ended {
     Done {
         log_from: Zxid,
         took: Duration,
+        /// It is the only one that is left.
+        is_exclusive: bool,
     },
     Failed,
 }
@@ -53,6 +57,8 @@ pub struct Snapshots {
 
 struct Running {
     zxid: Zxid,
+    /// No other snapshot stays beside it, and nobody is served before it is done.
+    is_exclusive: bool,
     began: Instant,
     /// `None` once everything is handed out.
     writer: Option<Writer>,
@@ -114,7 +120,7 @@ impl Snapshots {
             if !due || now < self.not_before || database.zxid_applied() <= self.zxid_last {
                 return;
             }
-            self.begin(database, owed, now);
+            self.begin(database, owed, now, false);
         }
         if !self.has_more() {
             return;
@@ -122,7 +128,8 @@ impl Snapshots {
         let running = self.running.as_mut().expect("there is more");
         let writer = running.writer.as_mut().expect("there is more");
         running.slice.clear();
-        let done = database.tree.snapshot_step(NODES_PER_TURN, &mut running.slice);
+        let nodes_max = if running.is_exclusive { NODES_PER_TURN_UNSERVED } else { NODES_PER_TURN };
+        let done = database.tree.snapshot_step(nodes_max, &mut running.slice);
         writer.nodes(0, &running.slice);
         if done {
             let (last, manifest) = running.writer.take().expect("there is more").finish(running.tree_digest);
@@ -150,9 +157,10 @@ impl Snapshots {
                 );
                 let took = now.since(running.began);
                 tracing::info!(%zxid, "Snapshot taken in {} ms", took.as_millis());
+                let is_exclusive = running.is_exclusive;
                 self.running = None;
                 self.zxid_last = zxid;
-                Some(Ended::Done { log_from, took })
+                Some(Ended::Done { log_from, took, is_exclusive })
             }
             SnapshotEvent::Failed { zxid, reason } => {
                 tracing::error!(%zxid, "snapshot {zxid} failed, older ones and the log stay: {reason}");
@@ -165,7 +173,31 @@ impl Snapshots {
         }
     }
 
-    fn begin(&mut self, database: &mut Database, owed: &mut Vec<Output>, now: Instant) {
+    pub fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
+    /// Begins the snapshot of a database that came from a leader and replaces what was there before.
+    pub fn begin_exclusive(&mut self, database: &mut Database, owed: &mut Vec<Output>, now: Instant) {
+        assert!(self.running.is_none(), "the snapshot of another database is given up first");
+        self.begin(database, owed, now, true);
+    }
+
+    /// Gives up the snapshot under way, as its database is given up.
+    pub fn abandon(&mut self, database: &mut Database, owed: &mut Vec<Output>) {
+        if self.running.take().is_some() {
+            database.tree.snapshot_abandon();
+            owed.push(Output::Snapshot(SnapshotWork::Abandon));
+        }
+    }
+
+    fn begin(
+        &mut self,
+        database: &mut Database,
+        owed: &mut Vec<Output>,
+        now: Instant,
+        is_exclusive: bool,
+    ) {
         self.entries = 0;
         self.bytes = 0;
         self.draw();
@@ -177,9 +209,10 @@ impl Snapshots {
         let mut writer = Writer::new(zxid, self.identity, sessions.into_iter(), acls);
         // Exactly these will come, however the tree changes meanwhile.
         writer.nodes(database.tree.node_count() as u64, &[]);
-        owed.push(Output::Snapshot(SnapshotWork::Begin { zxid }));
+        owed.push(Output::Snapshot(SnapshotWork::Begin { zxid, is_exclusive }));
         self.running = Some(Running {
             zxid,
+            is_exclusive,
             began: now,
             writer: Some(writer),
             slice: Vec::new(),

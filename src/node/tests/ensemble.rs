@@ -1,0 +1,273 @@
+//! Members of an ensemble joined in one thread: every message arrives at once, unless a test cuts a link.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::*;
+use crate::config::membership::Membership;
+use crate::node::Serving;
+use crate::node::pipeline::EnsembleOptions;
+use crate::node::storage_work::{StorageEvent, StorageWork};
+use crate::zab::{Epochs, PeerConn, PeerEvent, PeerPort, PeerWork};
+
+/// A connection's end.
+type End = (usize, PeerConn);
+
+struct Ensemble {
+    nodes: Vec<World>,
+    up: Vec<bool>,
+    /// Both ends of each connection.
+    links: BTreeMap<End, End>,
+    wires: VecDeque<(End, Wire)>,
+    accepted: u32,
+    cut: BTreeSet<(usize, usize)>,
+}
+
+enum Wire {
+    Accepted(PeerPort),
+    Connected,
+    Bytes(Vec<u8>),
+    Sent(usize),
+    Closed,
+}
+
+fn membership(voters: usize, observers: usize) -> Membership {
+    let mut text = String::new();
+    for id in 1..=voters + observers {
+        let role = if id > voters { "observer" } else { "participant" };
+        text.push_str(&format!("server.{id}=127.0.0.{id}:2888:3888:{role};127.0.0.{id}:2181\n"));
+    }
+    text.push_str("version=0");
+    Membership::parse(&text).unwrap()
+}
+
+impl Ensemble {
+    fn new(voters: usize, observers: usize) -> Ensemble {
+        let nodes = (1..=voters + observers).map(|id| {
+            let mut world = World::with(1, |front, _| front.serving = Serving::No);
+            world.join(EnsembleOptions::for_tests(
+                ServerId(id as u8),
+                membership(voters, observers),
+                Epochs::default(),
+            ));
+            world
+        });
+        let nodes: Vec<World> = nodes.collect();
+        Ensemble {
+            up: vec![true; nodes.len()],
+            nodes,
+            links: BTreeMap::new(),
+            wires: VecDeque::new(),
+            accepted: 0,
+            cut: BTreeSet::new(),
+        }
+    }
+
+    /// Everything that is on its way arrives, and whoever can do something does it.
+    fn settle(&mut self) {
+        for _ in 0..100_000 {
+            let mut moved = false;
+            for index in 0..self.nodes.len() {
+                if !self.up[index] {
+                    continue;
+                }
+                moved |= self.nodes[index].turn();
+                for work in std::mem::take(&mut self.nodes[index].peer_work) {
+                    moved = true;
+                    self.execute(index, work);
+                }
+            }
+            while let Some((end, wire)) = self.wires.pop_front() {
+                moved = true;
+                self.deliver(end, wire);
+            }
+            if !moved {
+                return;
+            }
+        }
+        panic!("the ensemble does not come to rest");
+    }
+
+    fn execute(&mut self, from: usize, work: PeerWork) {
+        match work {
+            PeerWork::Dial { conn, port, to, .. } => {
+                let to = usize::from(to.0) - 1;
+                let is_cut = self.cut.contains(&(from, to)) || self.cut.contains(&(to, from));
+                if !self.up[to] || is_cut {
+                    self.wires.push_back(((from, conn), Wire::Closed));
+                    return;
+                }
+                self.accepted += 1;
+                let far = (to, PeerConn(PeerConn::ACCEPTED | self.accepted));
+                self.links.insert((from, conn), far);
+                self.links.insert(far, (from, conn));
+                self.wires.push_back((far, Wire::Accepted(port)));
+                self.wires.push_back(((from, conn), Wire::Connected));
+            }
+            PeerWork::Send { conn, bytes } => {
+                if let Some(&far) = self.links.get(&(from, conn)) {
+                    self.wires.push_back((far, Wire::Bytes(bytes.to_vec())));
+                    self.wires.push_back(((from, conn), Wire::Sent(bytes.len())));
+                }
+            }
+            PeerWork::Close { conn } => {
+                if let Some(far) = self.links.remove(&(from, conn)) {
+                    self.wires.push_back((far, Wire::Closed));
+                }
+            }
+        }
+    }
+
+    fn deliver(&mut self, end: End, wire: Wire) {
+        let (index, conn) = end;
+        if !self.up[index] {
+            return;
+        }
+        let node = &mut self.nodes[index];
+        let from = "127.0.0.1:5".parse().unwrap();
+        let event = match &wire {
+            Wire::Accepted(port) => PeerEvent::Accepted { port: *port, from },
+            Wire::Connected => PeerEvent::Connected,
+            Wire::Bytes(bytes) => PeerEvent::Received(bytes),
+            Wire::Sent(count) => PeerEvent::Sent(*count),
+            Wire::Closed => {
+                self.links.remove(&end);
+                PeerEvent::Closed
+            }
+        };
+        node.pipeline.peer(node.now, conn, event);
+    }
+
+    /// Time passes for all of them, in steps of 5 ms.
+    fn pass_ms(&mut self, ms: u64) {
+        for _ in 0..ms.div_ceil(5) {
+            for (index, node) in self.nodes.iter_mut().enumerate() {
+                if self.up[index] {
+                    node.advance_ms(5);
+                }
+            }
+            self.settle();
+        }
+    }
+
+    fn pass_until(&mut self, what: &str, mut done: impl FnMut(&mut Ensemble) -> bool) -> u64 {
+        for step in 0..20_000 {
+            self.settle();
+            if done(self) {
+                return step * 5;
+            }
+            self.pass_ms(5);
+        }
+        panic!("{what} does not come");
+    }
+
+    fn serving(&self) -> Vec<usize> {
+        (0..self.nodes.len()).filter(|&n| self.up[n] && self.nodes[n].pipeline.serving() == Serving::Yes).collect()
+    }
+
+    fn leader(&self) -> Option<usize> {
+        (0..self.nodes.len()).find(|&n| self.up[n] && self.nodes[n].pipeline.leads())
+    }
+
+    /// A whole ensemble that serves.
+    fn started(voters: usize, observers: usize) -> Ensemble {
+        let mut ensemble = Ensemble::new(voters, observers);
+        ensemble.pass_until("an ensemble that serves", |e| e.serving().len() == voters + observers);
+        ensemble
+    }
+
+    fn kill(&mut self, index: usize) {
+        self.up[index] = false;
+        let ends: Vec<End> = self.links.keys().copied().filter(|end| end.0 == index).collect();
+        for end in ends {
+            if let Some(far) = self.links.remove(&end) {
+                self.wires.push_back((far, Wire::Closed));
+            }
+        }
+    }
+
+    fn connect(&mut self, index: usize) -> Handle {
+        let client = self.nodes[index].accept(0);
+        self.nodes[index].shake_hands(client, SessionId::NONE, &[0; 16]);
+        self.pass_until("a session", |e| e.nodes[index].client(client).connected.is_some());
+        assert_ne!(self.nodes[index].client(client).connected.unwrap().session, SessionId::NONE);
+        client
+    }
+
+    fn call(&mut self, index: usize, client: Handle, request: Request<'_>) -> Reply {
+        self.nodes[index].send(client, &[request]);
+        self.pass_until("a reply", |e| !e.nodes[index].client(client).messages.is_empty());
+        match self.nodes[index].client(client).messages.remove(0) {
+            Message::Reply(reply) => reply,
+            other => panic!("a reply should come, not {other:?}"),
+        }
+    }
+
+    /// All that are up have the same tree.
+    fn assert_agree(&mut self) {
+        self.pass_until("agreement", |e| {
+            let digests: BTreeSet<(Zxid, u64)> = (0..e.nodes.len())
+                .filter(|&n| e.up[n])
+                .map(|n| e.nodes[n].pipeline.database())
+                .map(|database| (database.zxid_applied(), database.tree.digest()))
+                .collect();
+            digests.len() == 1
+        });
+    }
+}
+
+#[test]
+fn three_servers_elect_one_and_all_serve() {
+    let mut ensemble = Ensemble::started(3, 0);
+    assert!(ensemble.leader().is_some());
+    let clients: Vec<Handle> = (0..3).map(|n| ensemble.connect(n)).collect();
+    for (n, &client) in clients.iter().enumerate() {
+        let path = format!("/from-{n}");
+        assert_eq!(ensemble.call(n, client, create(&path)).err, ErrorCode::Ok);
+        assert_eq!(ensemble.call(n, client, get(&path)).err, ErrorCode::Ok);
+        assert_eq!(ensemble.call(n, client, create(&path)).err, ErrorCode::NodeExists);
+    }
+    ensemble.assert_agree();
+}
+
+#[test]
+fn observers_follow_without_a_vote() {
+    let mut ensemble = Ensemble::started(3, 2);
+    let client = ensemble.connect(4);
+    assert_eq!(ensemble.call(4, client, create("/a")).err, ErrorCode::Ok);
+    ensemble.assert_agree();
+}
+
+#[test]
+fn a_dead_leader_is_replaced_and_nothing_is_lost() {
+    let mut ensemble = Ensemble::started(3, 0);
+    let leader = ensemble.leader().unwrap();
+    let other = (leader + 1) % 3;
+    let client = ensemble.connect(other);
+    assert_eq!(ensemble.call(other, client, create("/kept")).err, ErrorCode::Ok);
+    ensemble.kill(leader);
+    let took_ms = ensemble.pass_until("another leader", |e| e.serving().len() == 2 && e.leader().is_some());
+    assert!(took_ms <= 200, "another leader took {took_ms} ms");
+    let client = ensemble.connect(other);
+    assert_eq!(ensemble.call(other, client, get("/kept")).err, ErrorCode::Ok);
+    assert_eq!(ensemble.call(other, client, create("/after")).err, ErrorCode::Ok);
+}
+
+#[test]
+fn replies_keep_their_order_on_a_follower() {
+    let mut ensemble = Ensemble::started(3, 0);
+    let follower = (ensemble.leader().unwrap() + 1) % 3;
+    let client = ensemble.connect(follower);
+    let requests = [create("/a"), get("/a"), set("/a", b"1"), get("/a"), Request::Sync { path: "/a" }, get("/b"), create("/b")];
+    ensemble.nodes[follower].send(client, &requests);
+    ensemble.pass_until("all replies", |e| e.nodes[follower].client(client).messages.len() == 7);
+    let errs: Vec<ErrorCode> = ensemble.nodes[follower]
+        .messages(client)
+        .into_iter()
+        .map(|message| match message {
+            Message::Reply(reply) => reply.err,
+            other => panic!("a reply should come, not {other:?}"),
+        })
+        .collect();
+    let ok = ErrorCode::Ok;
+    assert_eq!(errs, [ok, ok, ok, ok, ok, ErrorCode::NoNode, ok]);
+}
