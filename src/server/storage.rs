@@ -243,7 +243,7 @@ fn open_own(
         )));
     }
     let mut source = SegmentReader { files: &files, open: None };
-    let base = txnlog::recover::Base { identity: files.identity(), zxid: manifest.zxid };
+    let base = txnlog::recover::Base::new(files.identity(), manifest.zxid);
     let segments = files.segments()?;
     let recovered =
         txnlog::recover(&segments, &mut source, base, &mut |zxid, entry| match restore.apply(zxid, entry)? {
