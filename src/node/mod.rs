@@ -8,6 +8,7 @@ pub mod front;
 pub mod limits;
 pub mod link;
 pub mod pipeline;
+pub mod storage_work;
 
 #[cfg(test)]
 mod tests;

@@ -311,10 +311,10 @@ impl<L: PipelineLink> Pipeline<L> {
             }
             Input::SegmentReady(segment) => self.log.segment_ready(segment),
             Input::Snapshot(event) => match self.snapshots.event(event, &mut self.database, now.instant) {
-                Some(Ended::Done { log_from, took, is_exclusive }) => {
+                Some(Ended::Done { log_from, took, is_install }) => {
                     self.surveys.counters.snapshot_time.record(took);
                     match &mut self.install {
-                        Some(install) if is_exclusive => install.is_durable = true,
+                        Some(install) if is_install => install.is_durable = true,
                         _ => self.log.retire_before(log_from),
                     }
                 }
@@ -637,7 +637,7 @@ impl<L: PipelineLink> Pipeline<L> {
     }
 
     fn apply_durable(&mut self) {
-        if self.install.is_some() || self.rebuilding {
+        if self.install.is_some() || self.rebuilding || !self.serve_ready() {
             return;
         }
         let applicable = self.zxid_applicable();
@@ -671,6 +671,10 @@ impl<L: PipelineLink> Pipeline<L> {
                 Item::Refused { origin, err } => self.reply_refused(origin, err),
                 Item::Read { front, request } => self.read(front, &request),
                 Item::Sync { origin, path, .. } => self.reply_synced(origin, path),
+            }
+            // What waited behind this in its session sees exactly this state (C5).
+            if !self.serve_ready() {
+                return;
             }
         }
     }

@@ -25,7 +25,10 @@ use crate::tree::TreeOptions;
 use crate::txnlog::{LogWrite, SegmentWork, Start, Writer, WriterOptions};
 use crate::types::{Instant, Now, ServerId, SessionId, Zxid};
 use crate::words::{ServerFacts, WordOptions};
+use crate::node::storage_work::{StorageEvent, StorageWork};
+use crate::zab::PeerWork;
 
+mod ensemble;
 mod limits;
 mod reads;
 
@@ -43,6 +46,9 @@ struct World {
     /// Whether writes become durable only when a test says so.
     holding: bool,
     snapshots: Vec<Vec<u8>>,
+    snapshot_zxid: Zxid,
+    /// What is wanted of connections to peers, for whoever joins several worlds.
+    peer_work: Vec<PeerWork>,
     stopped: bool,
 }
 
@@ -129,6 +135,8 @@ impl World {
             writes: Vec::new(),
             holding: false,
             snapshots: Vec::new(),
+            snapshot_zxid: Zxid::ZERO,
+            peer_work: Vec::new(),
             stopped: false,
         }
     }
@@ -228,6 +236,21 @@ impl World {
                 }
                 Output::Segment(SegmentWork::Retire(_)) => {}
                 Output::Snapshot(work) => self.snapshot(work),
+                Output::Storage(StorageWork::WriteEpochs(epochs)) => {
+                    let written = StorageEvent::EpochsWritten(epochs);
+                    self.pipeline.handle(self.now, Input::Storage(written));
+                }
+                Output::Storage(StorageWork::Rebuild { to }) => {
+                    let reason = "there is no disk here".to_owned();
+                    let event = StorageEvent::CannotRebuild { to, reason };
+                    self.pipeline.handle(self.now, Input::Storage(event));
+                }
+                Output::Storage(StorageWork::ReadLog(range)) => {
+                    let reason = "there is no disk here".to_owned();
+                    let event = StorageEvent::CannotReadLog { range, reason };
+                    self.pipeline.handle(self.now, Input::Storage(event));
+                }
+                Output::Peer(work) => self.peer_work.push(work),
                 Output::Stopped => self.stopped = true,
             }
         }
@@ -257,7 +280,8 @@ impl World {
 
     fn snapshot(&mut self, work: SnapshotWork) {
         let event = match work {
-            SnapshotWork::Begin { zxid: _ } => {
+            SnapshotWork::Begin { zxid } | SnapshotWork::Install { zxid, .. } => {
+                self.snapshot_zxid = zxid;
                 self.snapshots.push(Vec::new());
                 return;
             }
@@ -266,7 +290,7 @@ impl World {
                 SnapshotEvent::PartWritten
             }
             SnapshotWork::End { .. } => {
-                let zxid = self.pipeline.database().zxid_applied();
+                let zxid = self.snapshot_zxid;
                 SnapshotEvent::Done { zxid, log_from: zxid }
             }
             SnapshotWork::Abandon => return,

@@ -12,6 +12,7 @@
 //! unapplied (S2): the next leader decides about it. Clients are served only by a server whose role has come that far (O3).
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::feed::Feed;
@@ -26,6 +27,7 @@ use crate::request::prepare::Preparer;
 use crate::types::{Epoch, Instant, Now, ServerId, SessionId, Zxid};
 use crate::zab::election::ElectionOptions;
 use crate::zab::leader::{Leader, LeaderOptions, LeaderStart};
+use crate::zab::learner::Phase;
 use crate::zab::mesh::MeshOptions;
 use crate::zab::recent::Recent;
 use crate::zab::voting::{Outcome, Voting};
@@ -33,6 +35,9 @@ use crate::zab::{Epochs, PeerAddress, PeerConn, PeerEvent, PeerPort, PeerWork, l
 
 /// Between two attempts to reach the elected, who may not know of its election yet.
 const DIAL_AGAIN_AFTER: Duration = Duration::from_millis(25);
+/// Connections that wait for the end of an election, and the bytes of one of them: a learner sends 40 before it hears anything.
+const PARKED_MAX: usize = 256;
+const PARKED_BYTES_MAX: usize = 1024;
 /// Rounds in which the parts of one turn answer one another before the rest waits for the next.
 const ROUNDS_MAX: usize = 64;
 /// Entries kept in memory for learners that come back. ZooKeeper keeps 500. Source: ZooKeeper `ZKDatabase.commitLogCount`.
@@ -70,6 +75,8 @@ pub struct EnsembleOptions {
 /// Who a connection to a peer belongs to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Whose {
+    /// Parked: it came to the quorum port while this server was looking.
+    Nobody,
     Mesh,
     Leader,
     Learner,
@@ -82,6 +89,12 @@ pub(super) enum Role {
     Dialling(Dialling),
     Learning(Box<Learning>),
     Leading(Box<Leading>),
+}
+
+/// A connection to the quorum port that waits for this server to know whether it leads.
+struct Parked {
+    from: SocketAddr,
+    bytes: Vec<u8>,
 }
 
 /// On the way to the elected.
@@ -117,6 +130,7 @@ pub(super) struct Ensemble {
     pub epochs: Epochs,
     pub role: Role,
     peers: BTreeMap<PeerConn, Whose>,
+    parked: BTreeMap<PeerConn, Parked>,
     dial_next: u32,
     /// Who leads, as far as this server knows.
     pub leader: Option<ServerId>,
@@ -138,6 +152,7 @@ impl Ensemble {
             epochs: options.epochs,
             role: Role::Settling,
             peers: BTreeMap::new(),
+            parked: BTreeMap::new(),
             dial_next: 1,
             leader: None,
             snap_wanted: None,
@@ -183,6 +198,42 @@ impl<L: PipelineLink> Pipeline<L> {
         self
     }
 
+    /// Where this server stands, in a line for whoever looks for a fault.
+    pub fn describe(&self) -> String {
+        let Some(ensemble) = self.ensemble.as_deref() else { return "alone".to_owned() };
+        let role = match &ensemble.role {
+            Role::Settling => "settling".to_owned(),
+            Role::Looking => format!("looking: {:?}", ensemble.voting.election().current()),
+            Role::Dialling(dialling) => format!("{dialling:?}"),
+            Role::Learning(learning) => format!("learning: {:?}", learning.machine.phase()),
+            Role::Leading(leading) => {
+                format!("leading epoch {}, reigns {}", leading.machine.epoch().0, leading.reigns)
+            }
+        };
+        format!(
+            "{role}; {:?}; appended {}, durable {}, committed {}, applied {}; {} items, {} local, {} farewells; serving {:?}",
+            ensemble.epochs,
+            self.log.zxid_appended(),
+            self.zxid_durable,
+            self.zxid_committed,
+            self.database.zxid_applied(),
+            self.queue.len(),
+            self.local_count(),
+            ensemble.farewells.len(),
+            self.serving
+        )
+    }
+
+    /// Whether clients are served here.
+    pub fn serving(&self) -> Serving {
+        self.serving
+    }
+
+    /// Whether this server is the leader of its ensemble and a quorum follows it.
+    pub fn leads(&self) -> bool {
+        self.ensemble.is_some() && self.makes_transactions()
+    }
+
     /// Something happened on a connection to a peer.
     pub fn peer(&mut self, now: Now, conn: PeerConn, event: PeerEvent<'_>) {
         self.now = now;
@@ -201,6 +252,11 @@ impl<L: PipelineLink> Pipeline<L> {
                 (PeerPort::Quorum, Role::Leading(leading)) => {
                     ensemble.peers.insert(conn, Whose::Leader);
                     leading.machine.event(now.instant, conn, event, &ensemble.recent);
+                }
+                // Others may know before this server that it is elected.
+                (PeerPort::Quorum, Role::Settling | Role::Looking) if ensemble.parked.len() < PARKED_MAX => {
+                    ensemble.peers.insert(conn, Whose::Nobody);
+                    ensemble.parked.insert(conn, Parked { from, bytes: Vec::new() });
                 }
                 // Only a leader is to be found there; whoever came tries again or elsewhere.
                 (PeerPort::Quorum, _) => {
@@ -229,10 +285,38 @@ impl<L: PipelineLink> Pipeline<L> {
                     learning.machine.received(now.instant, bytes, &mut learning.loader)
                 }
                 PeerEvent::Sent(count) => learning.machine.sent(count as u64),
+                PeerEvent::Closed if learning.machine.phase() == Phase::Discovery => self.dial_again(),
                 PeerEvent::Closed => self.look("the leader's connection is closed"),
                 PeerEvent::Connected | PeerEvent::Accepted { .. } => {}
             },
+            (Whose::Nobody, _) => {
+                let Some(parked) = ensemble.parked.get_mut(&conn) else { return };
+                match event {
+                    PeerEvent::Received(bytes) if parked.bytes.len() + bytes.len() <= PARKED_BYTES_MAX => {
+                        parked.bytes.extend_from_slice(bytes);
+                    }
+                    PeerEvent::Received(_) => {
+                        ensemble.parked.remove(&conn);
+                        ensemble.peers.remove(&conn);
+                        self.owed.push(Output::Peer(PeerWork::Close { conn }));
+                    }
+                    PeerEvent::Closed => {
+                        ensemble.parked.remove(&conn);
+                    }
+                    _ => {}
+                }
+            }
             _ => {}
+        }
+    }
+
+    /// The elected has not begun to lead, or has seen reason to close: it is tried again for a while.
+    fn dial_again(&mut self) {
+        let now = self.now.instant;
+        let Some(ensemble) = self.ensemble.as_deref_mut() else { return };
+        if let Role::Learning(learning) = &ensemble.role {
+            let (leader, until) = (learning.leader, learning.dial_until);
+            ensemble.role = Role::Dialling(Dialling { leader, conn: None, next: now + DIAL_AGAIN_AFTER, until });
         }
     }
 
@@ -241,7 +325,7 @@ impl<L: PipelineLink> Pipeline<L> {
         let Some(ensemble) = self.ensemble.as_deref_mut() else { return };
         let now = self.now.instant;
         match event {
-            StorageEvent::Epochs(epochs) => {
+            StorageEvent::EpochsWritten(epochs) => {
                 assert!(
                     epochs.accepted >= ensemble.epochs.accepted && epochs.current >= ensemble.epochs.current,
                     "epochs went back from {:?} to {epochs:?}",
@@ -404,22 +488,43 @@ impl<L: PipelineLink> Pipeline<L> {
                 early_bytes: 0,
                 resigning: false,
             }));
+            self.unpark(true);
         } else {
             tracing::info!("server {} is elected", leader.0);
             let until = now + ensemble.options.tick * ensemble.options.init_limit;
             ensemble.role = Role::Dialling(Dialling { leader, conn: None, next: now, until });
+            self.unpark(false);
             self.ensemble_timers();
+        }
+    }
+
+    /// Those who came during the election are learners of this server's, or wrong here.
+    fn unpark(&mut self, leads: bool) {
+        let now = self.now;
+        let Some(ensemble) = self.ensemble.as_deref_mut() else { return };
+        for (conn, Parked { from, bytes }) in std::mem::take(&mut ensemble.parked) {
+            match &mut ensemble.role {
+                Role::Leading(leading) if leads => {
+                    ensemble.peers.insert(conn, Whose::Leader);
+                    let accepted = PeerEvent::Accepted { port: PeerPort::Quorum, from };
+                    leading.machine.event(now.instant, conn, accepted, &ensemble.recent);
+                    leading.machine.event(now.instant, conn, PeerEvent::Received(&bytes), &ensemble.recent);
+                }
+                _ => {
+                    ensemble.peers.remove(&conn);
+                    self.owed.push(Output::Peer(PeerWork::Close { conn }));
+                }
+            }
         }
     }
 
     fn begin_learning(&mut self, conn: PeerConn) {
         let zxid_last = self.log.zxid_appended();
         let ensemble = self.ensemble.as_deref_mut().expect("a leader was dialled in an ensemble");
-        let Role::Dialling(Dialling { leader, .. }) = ensemble.role else { return };
+        let Role::Dialling(Dialling { leader, until, .. }) = ensemble.role else { return };
         let learning = Learning::new(
             &ensemble.options,
-            leader,
-            conn,
+            (leader, conn, until),
             ensemble.epochs,
             zxid_last,
             ensemble.snap_wanted.take(),
@@ -493,7 +598,7 @@ impl<L: PipelineLink> Pipeline<L> {
                 self.owed.push(Output::Peer(work));
             }
             leader::Output::WriteEpochs(epochs) => {
-                self.owed.push(Output::Storage(StorageWork::Epochs(epochs)));
+                self.owed.push(Output::Storage(StorageWork::WriteEpochs(epochs)));
             }
             leader::Output::Established { epoch } => {
                 leading.established = Some(epoch);

@@ -46,7 +46,6 @@ impl<L: PipelineLink> Pipeline<L> {
     /// Takes a learner's request, or lets it wait while there is no room or the reign has not begun.
     pub(super) fn learner_request(&mut self, request: LearnerRequest) {
         let has_room = self.makes_transactions() && self.queue.len() < OUTSTANDING_MAX;
-        let now = self.now.instant;
         let Some(leading) = self.leading() else { return };
         if has_room && leading.early.is_empty() {
             return self.serve_learner(request);
@@ -54,7 +53,7 @@ impl<L: PipelineLink> Pipeline<L> {
         leading.early_bytes += request.bytes();
         if leading.early_bytes > EARLY_BYTES_MAX {
             leading.early_bytes -= request.bytes();
-            leading.machine.close_learner(now, request.conn, "its requests come faster than they can be done");
+            leading.machine.close_learner(request.conn, EARLY_BYTES_MAX);
             return;
         }
         leading.early.push_back(request);

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 
 use super::ensemble::{Ensemble, EnsembleOptions, Role};
-use super::{Item, Origin, Output, Pipeline, is_write, owner};
+use super::{Item, Origin, Output, Pipeline, is_write};
 use crate::jute::put_i32;
 use crate::node::ConnId;
 use crate::node::link::{PipelineLink, Request, ToFront};
@@ -26,6 +26,8 @@ pub(super) struct Learning {
     pub machine: Learner,
     pub leader: ServerId,
     conn: PeerConn,
+    /// How long the leader is tried again, should it close before it has said anything.
+    pub dial_until: Instant,
     /// Takes a snapshot that the leader sends.
     pub loader: Loader,
     pub local: LocalRequests,
@@ -207,11 +209,9 @@ impl LocalRequests {
 }
 
 impl Learning {
-    #[expect(clippy::too_many_arguments, reason = "each is another fact of the server's")]
     pub fn new(
         options: &EnsembleOptions,
-        leader: ServerId,
-        conn: PeerConn,
+        (leader, conn, dial_until): (ServerId, PeerConn, Instant),
         epochs: Epochs,
         zxid_last: Zxid,
         snap_wanted: Option<Epoch>,
@@ -232,6 +232,7 @@ impl Learning {
             machine: Learner::new(learner_options, start, now),
             leader,
             conn,
+            dial_until,
             loader: Loader::new(options.tick_ms, options.hash_seed, now),
             local: LocalRequests::default(),
             truncating: None,
@@ -269,7 +270,7 @@ impl<L: PipelineLink> Pipeline<L> {
                 self.owed.push(Output::Peer(PeerWork::Send { conn: learning.conn, bytes }));
             }
             learner::Output::WriteEpochs(epochs) => {
-                self.owed.push(Output::Storage(StorageWork::Epochs(epochs)));
+                self.owed.push(Output::Storage(StorageWork::WriteEpochs(epochs)));
             }
             learner::Output::Truncate(zxid) => self.truncate(zxid),
             learner::Output::Install { zxid, zxid_snapshot, entries } => {
@@ -328,6 +329,7 @@ impl<L: PipelineLink> Pipeline<L> {
         tracing::warn!("the leader's history ends at {zxid}, this log at {}", self.log.zxid_appended());
         if zxid < applied {
             // The tree was loaded with it at the start, before anybody could say what was committed.
+            self.snapshots.abandon(&mut self.database, &mut self.owed);
             self.owed.push(Output::Storage(StorageWork::Rebuild { to: zxid }));
             self.rebuilding = true;
             return;
@@ -373,7 +375,12 @@ impl<L: PipelineLink> Pipeline<L> {
         self.snapshots.abandon(&mut self.database, &mut self.owed);
         self.replace_database(database);
         self.digest_trusted = digest.is_some();
-        self.snapshots.begin_exclusive(&mut self.database, &mut self.owed, self.now.instant);
+        self.write_install();
+    }
+
+    fn write_install(&mut self) {
+        let segment_first = self.log.restart_segment();
+        self.snapshots.begin_install(&mut self.database, &mut self.owed, self.now.instant, segment_first);
     }
 
     fn refuse_install(&mut self, reason: &str) {
@@ -398,8 +405,12 @@ impl<L: PipelineLink> Pipeline<L> {
     /// The database received is on disk, as the only snapshot: the log goes on after it. This is done to the end even where the
     /// leader is gone meanwhile.
     pub(super) fn finish_install(&mut self) {
-        let Some(Install { zxid, is_durable: true }) = self.install else { return };
-        if !self.log.is_idle() {
+        let Some(Install { zxid, is_durable }) = self.install else { return };
+        if !is_durable && !self.snapshots.is_running() && self.now.instant >= self.snapshots.not_before() {
+            // The disk had no room for it, most likely. Nothing can be done without it.
+            self.write_install();
+        }
+        if !is_durable || !self.log.is_idle() {
             return;
         }
         self.install = None;
@@ -418,16 +429,20 @@ impl<L: PipelineLink> Pipeline<L> {
     /// What the disk made of a request to go back.
     pub(super) fn rebuilt(&mut self, event: StorageEvent) {
         self.rebuilding = false;
-        let StorageEvent::Rebuilt(rebuilt) = event else {
-            if let Some(learning) = self.learning() {
-                learning.machine.cannot_truncate("no snapshot here is old enough".to_owned());
+        let rebuilt = match event {
+            StorageEvent::Rebuilt(rebuilt) => rebuilt,
+            StorageEvent::CannotRebuild { reason, .. } => {
+                if let Some(learning) = self.learning() {
+                    learning.machine.cannot_truncate(reason);
+                }
+                return;
             }
-            return;
+            event => unreachable!("{event:?} is no answer to that"),
         };
-        let zxid = rebuilt.start.zxid_last;
-        self.log.replace(rebuilt.start);
-        self.snapshots.abandon(&mut self.database, &mut self.owed);
-        self.replace_database(*rebuilt.database);
+        let zxid = rebuilt.log_start.zxid_last;
+        self.log = crate::txnlog::Writer::new(self.log.options(), rebuilt.log_start);
+        self.snapshots.rebuilt(rebuilt.zxid_snapshot, rebuilt.entry_count);
+        self.replace_database(rebuilt.database);
         self.zxid_durable = zxid;
         self.zxid_committed = zxid;
         let Some(ensemble) = self.ensemble.as_deref_mut() else { return };
@@ -463,17 +478,19 @@ impl<L: PipelineLink> Pipeline<L> {
         is_busy
     }
 
-    /// Answers what waited behind writes of its own session, as far as there is room.
-    pub(super) fn serve_ready(&mut self) {
+    /// Answers what waited behind writes of its own session. False where there was no room for all of it.
+    pub(super) fn serve_ready(&mut self) -> bool {
         let applied = self.database.zxid_applied();
-        let Some(learning) = self.learning() else { return };
+        let Some(learning) = self.learning() else { return true };
         learning.local.applied(applied);
         loop {
             if !self.has_room() {
                 self.has_more = true;
-                return;
+                return false;
             }
-            let Some(waiting) = self.learning().and_then(|learning| learning.local.take_ready()) else { return };
+            let Some(waiting) = self.learning().and_then(|learning| learning.local.take_ready()) else {
+                return true;
+            };
             match waiting {
                 Waiting::Read { front, request } => self.read(front, &request),
                 Waiting::Refused { origin, err } => self.reply_refused(origin, err),
@@ -522,7 +539,7 @@ impl<L: PipelineLink> Pipeline<L> {
             self.links[renewing.front].push(ToFront::Refused { conn: renewing.conn });
         } else if self.database.sessions.contains(session) {
             self.renew(renewing.front, renewing.conn, session, renewing.timeout_ms);
-        } else {
+        } else if let Some(learning) = self.learning() {
             // Its beginning is committed and on the way here.
             learning.local.arriving.entry(session).or_default().push(renewing);
         }
@@ -545,7 +562,8 @@ impl<L: PipelineLink> Pipeline<L> {
         if throttled {
             learning.local.push(session, Waiting::Refused { origin, err: ErrorCode::ThrottledOp });
             learning.local.ready.push_back(session);
-            return self.serve_ready();
+            self.serve_ready();
+            return;
         }
         if !is_write(op) && op != OpCode::Sync {
             if learning.local.is_waiting(session) {

@@ -9,6 +9,7 @@ use super::{Output, PipelineOptions};
 use crate::request::Database;
 use crate::snapshot::{SnapshotEvent, SnapshotWork, Writer};
 use crate::stdx::rng::Rng;
+use crate::txnlog::SegmentId;
 use crate::types::{Instant, Zxid};
 
 /// Nodes handed out in one turn: some tens of microseconds.
@@ -30,7 +31,7 @@ pub enum Ended {
         log_from: Zxid,
         took: Duration,
         /// It is the only one that is left.
-        is_exclusive: bool,
+        is_install: bool,
     },
     Failed,
 }
@@ -58,7 +59,7 @@ pub struct Snapshots {
 struct Running {
     zxid: Zxid,
     /// No other snapshot stays beside it, and nobody is served before it is done.
-    is_exclusive: bool,
+    is_install: bool,
     began: Instant,
     /// `None` once everything is handed out.
     writer: Option<Writer>,
@@ -120,7 +121,7 @@ impl Snapshots {
             if !due || now < self.not_before || database.zxid_applied() <= self.zxid_last {
                 return;
             }
-            self.begin(database, owed, now, false);
+            self.begin(database, owed, now, None);
         }
         if !self.has_more() {
             return;
@@ -128,7 +129,7 @@ impl Snapshots {
         let running = self.running.as_mut().expect("there is more");
         let writer = running.writer.as_mut().expect("there is more");
         running.slice.clear();
-        let nodes_max = if running.is_exclusive { NODES_PER_TURN_UNSERVED } else { NODES_PER_TURN };
+        let nodes_max = if running.is_install { NODES_PER_TURN_UNSERVED } else { NODES_PER_TURN };
         let done = database.tree.snapshot_step(nodes_max, &mut running.slice);
         writer.nodes(0, &running.slice);
         if done {
@@ -157,10 +158,10 @@ impl Snapshots {
                 );
                 let took = now.since(running.began);
                 tracing::info!(%zxid, "Snapshot taken in {} ms", took.as_millis());
-                let is_exclusive = running.is_exclusive;
+                let is_install = running.is_install;
                 self.running = None;
                 self.zxid_last = zxid;
-                Some(Ended::Done { log_from, took, is_exclusive })
+                Some(Ended::Done { log_from, took, is_install })
             }
             SnapshotEvent::Failed { zxid, reason } => {
                 tracing::error!(%zxid, "snapshot {zxid} failed, older ones and the log stay: {reason}");
@@ -178,9 +179,27 @@ impl Snapshots {
     }
 
     /// Begins the snapshot of a database that came from a leader and replaces what was there before.
-    pub fn begin_exclusive(&mut self, database: &mut Database, owed: &mut Vec<Output>, now: Instant) {
+    /// Of the log nothing before `segment_first` counts from then on.
+    pub fn begin_install(
+        &mut self,
+        database: &mut Database,
+        owed: &mut Vec<Output>,
+        now: Instant,
+        segment_first: SegmentId,
+    ) {
         assert!(self.running.is_none(), "the snapshot of another database is given up first");
-        self.begin(database, owed, now, true);
+        self.begin(database, owed, now, Some(segment_first));
+    }
+
+    /// When a snapshot that failed may be tried again.
+    pub fn not_before(&self) -> Instant {
+        self.not_before
+    }
+
+    /// The state went back to an earlier one, `entries` behind the snapshot of `zxid_last`.
+    pub fn rebuilt(&mut self, zxid_last: Zxid, entries: u64) {
+        assert!(self.running.is_none(), "a snapshot of what is gone is given up first");
+        (self.zxid_last, self.entries) = (zxid_last, entries);
     }
 
     /// Gives up the snapshot under way, as its database is given up.
@@ -196,7 +215,7 @@ impl Snapshots {
         database: &mut Database,
         owed: &mut Vec<Output>,
         now: Instant,
-        is_exclusive: bool,
+        install: Option<SegmentId>,
     ) {
         self.entries = 0;
         self.bytes = 0;
@@ -209,10 +228,13 @@ impl Snapshots {
         let mut writer = Writer::new(zxid, self.identity, sessions.into_iter(), acls);
         // Exactly these will come, however the tree changes meanwhile.
         writer.nodes(database.tree.node_count() as u64, &[]);
-        owed.push(Output::Snapshot(SnapshotWork::Begin { zxid, is_exclusive }));
+        owed.push(Output::Snapshot(match install {
+            None => SnapshotWork::Begin { zxid },
+            Some(segment_first) => SnapshotWork::Install { zxid, segment_first },
+        }));
         self.running = Some(Running {
             zxid,
-            is_exclusive,
+            is_install: install.is_some(),
             began: now,
             writer: Some(writer),
             slice: Vec::new(),
