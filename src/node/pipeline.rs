@@ -16,6 +16,7 @@ use crate::jute::{put_buffer, put_i32, put_string};
 use crate::node::ConnId;
 use crate::node::limits::BytesShare;
 use crate::node::link::{Body, PipelineLink, Request, ToFront, ToPipeline};
+use crate::node::storage_work::{StorageEvent, StorageWork};
 use crate::proto::ErrorCode;
 use crate::proto::client::{MultiHeader, OpCode};
 use crate::proto::txn::{TxnEntry, kind};
@@ -100,6 +101,8 @@ pub enum Input {
     },
     SegmentReady(SegmentId),
     Snapshot(SnapshotEvent),
+    /// Answers [`Output::Storage`].
+    Storage(StorageEvent),
     /// Finish what is proposed and say [`Output::Stopped`].
     Stop,
 }
@@ -111,6 +114,8 @@ pub enum Output {
     Write(LogWrite),
     Segment(SegmentWork),
     Snapshot(SnapshotWork),
+    /// Other work on the data directory; answered by [`Input::Storage`].
+    Storage(StorageWork),
     Stopped,
 }
 
@@ -266,6 +271,7 @@ impl<L: PipelineLink> Pipeline<L> {
                 Some(Ended::Failed) => self.surveys.counters.snapshot_errors += 1,
                 None => {}
             },
+            Input::Storage(event) => unreachable!("a server alone asks for nothing that {event:?} answers"),
             Input::Stop => self.stopping = true,
         }
     }

@@ -228,6 +228,7 @@ impl World {
                 }
                 Output::Segment(SegmentWork::Retire(_)) => {}
                 Output::Snapshot(work) => self.snapshot(work),
+                Output::Storage(work) => unreachable!("a server alone asks for {work:?}"),
                 Output::Stopped => self.stopped = true,
             }
         }
@@ -257,7 +258,7 @@ impl World {
 
     fn snapshot(&mut self, work: SnapshotWork) {
         let event = match work {
-            SnapshotWork::Begin { zxid: _ } => {
+            SnapshotWork::Begin { .. } | SnapshotWork::Install { .. } => {
                 self.snapshots.push(Vec::new());
                 return;
             }
