@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant as StdInstant, SystemTime};
 
 use super::housekeeping::Keeper;
-use super::restore::Restorer;
+use super::restore::{RestoreOptions, Restorer};
 use super::storage::{self, Files, Opened, Origin, StorageError};
 use super::{FrontMaker, FrontPort, NodeParts, Recovered, Shell, gauges, options};
 use crate::config::Config;
@@ -58,8 +58,13 @@ impl From<StorageError> for Failure {
 fn assemble(config: &Config, started: StdInstant) -> Result<i32, Failure> {
     let seed = random();
     let clock = Clock::new();
-    let mut restorer =
-        Restorer::new(config.tick_time_ms, seed, clock.now().instant, config.nodes.digest_enabled);
+    let restore = RestoreOptions {
+        tick_ms: config.tick_time_ms,
+        hash_seed: seed,
+        clock,
+        compares: config.nodes.digest_enabled,
+    };
+    let mut restorer = Restorer::new(restore);
     let opened = storage::open(&options::storage(config), &mut restorer)?;
     let mut database = restorer.into_database(matches!(opened.origin, Origin::ZooKeeper { .. }));
     for warning in &opened.warnings {
@@ -120,7 +125,7 @@ fn assemble(config: &Config, started: StdInstant) -> Result<i32, Failure> {
             Pipeline::new(pipeline_options, database, log, ids, ports, clock.now()).with_guard(Box::new(lock))
         }),
         fronts,
-        housekeeping: Box::new(Keeper::new(files, writer_options.segment_bytes)),
+        housekeeping: Box::new(Keeper::new(files, options::writer(config, random()), restore)),
     };
     Ok(shell.run(node, Recovered { data_directory, zxid, started }))
 }

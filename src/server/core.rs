@@ -429,6 +429,7 @@ impl PipelineHalf {
                     self.pipeline.handle(now, pipeline::Input::SegmentReady(segment));
                 }
                 Report::Snapshot(event) => self.pipeline.handle(now, pipeline::Input::Snapshot(event)),
+                Report::Storage(event) => self.pipeline.handle(now, pipeline::Input::Storage(event)),
                 Report::Fatal(reason) => return Err(Fatal(reason)),
             }
         }
@@ -459,6 +460,7 @@ impl PipelineHalf {
                     self.housekeeper.segment(work);
                 }
                 pipeline::Output::Snapshot(work) => self.housekeeper.snapshot(work),
+                pipeline::Output::Storage(work) => self.housekeeper.storage(work),
                 pipeline::Output::Stopped => self.stopped = true,
             }
         }

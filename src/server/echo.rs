@@ -289,6 +289,7 @@ fn mark(conn: &mut Conn, id: ConnId, dirty: &mut Vec<ConnId>) {
 }
 
 pub mod pipeline {
+    use crate::node::{StorageEvent, StorageWork};
     use crate::snapshot::{SnapshotEvent, SnapshotWork};
     use crate::txnlog::{LogWrite, SegmentId, SegmentWork, WriteId};
 
@@ -297,6 +298,7 @@ pub mod pipeline {
         Written { id: WriteId, spent: Vec<u8> },
         SegmentReady(SegmentId),
         Snapshot(SnapshotEvent),
+        Storage(StorageEvent),
         Stop,
     }
 
@@ -305,6 +307,7 @@ pub mod pipeline {
         Write(LogWrite),
         Segment(SegmentWork),
         Snapshot(SnapshotWork),
+        Storage(StorageWork),
         Stopped,
     }
 }
@@ -392,7 +395,7 @@ impl<L: PipelineLink> Pipeline<L> {
                 }
             }
             pipeline::Input::SegmentReady(segment) => self.segment = Some(segment),
-            pipeline::Input::Snapshot(_) => {}
+            pipeline::Input::Snapshot(_) | pipeline::Input::Storage(_) => {}
             pipeline::Input::Stop => self.stopping = true,
         }
         let _ = now;

@@ -11,6 +11,7 @@ use super::door::{Front, Pipeline};
 use super::echo::Kind;
 use super::*;
 use crate::io::Clock;
+use crate::node::{StorageEvent, StorageWork};
 use crate::snapshot::{SnapshotEvent, SnapshotWork};
 use crate::txnlog::SegmentId;
 
@@ -69,8 +70,12 @@ impl Housekeeping for Files {
         Ok(())
     }
 
-    fn snapshot(&mut self, _work: SnapshotWork) -> Option<SnapshotEvent> {
-        None
+    fn snapshot(&mut self, _work: SnapshotWork) -> io::Result<Option<SnapshotEvent>> {
+        Ok(None)
+    }
+
+    fn storage(&mut self, _work: StorageWork) -> io::Result<StorageEvent> {
+        Err(io::Error::other("these servers have no data"))
     }
 }
 

@@ -85,6 +85,8 @@ pub struct Recovered {
     pub tail: Tail,
     /// Entries handed to the closure.
     pub entry_count: u64,
+    /// The last entry read, whether it counts or is beyond [`Base::until`] or cut.
+    pub zxid_end: Zxid,
 }
 
 /// What recovery begins from: the snapshot that was loaded.
@@ -136,6 +138,7 @@ pub fn recover(
         },
         tail: Tail::Clean,
         entry_count: 0,
+        zxid_end: base.zxid,
     };
     let mut end = End {
         index: 0,
@@ -184,6 +187,7 @@ pub fn recover(
         return Err(end.damaged("a verified snapshot is newer than the end of the log"));
     }
     recovered.start.zxid_last = end.zxid_kept;
+    recovered.zxid_end = end.zxid;
     recovered.start.batch_next = end.number;
     let live = if sound.is_empty() { &[][..] } else { &sound[..=end.index] };
     recovered.start.live = live

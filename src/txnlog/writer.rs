@@ -139,10 +139,14 @@ pub struct Writer {
     prepare_next: SegmentId,
     /// Segments that were reported ready and are not begun.
     ready: VecDeque<SegmentId>,
+    /// The lowest that may still be reported ready.
+    ready_next: SegmentId,
     /// The first segment nothing was handed out for.
     begun_next: SegmentId,
     /// The number of the batch that cuts the log, until a batch that proves it durable is durable itself.
     cut: Option<u64>,
+    /// What [`Writer::restart_segment`] said, as long as it holds.
+    restart: Option<SegmentId>,
     /// Segments to give up once nothing is under way to them any more.
     retiring: Vec<SegmentId>,
     work: Vec<SegmentWork>,
@@ -220,8 +224,10 @@ impl Writer {
             live: start.live.into(),
             prepare_next: start.segment_next,
             ready: VecDeque::new(),
+            ready_next: start.segment_next,
             begun_next: start.segment_next,
             cut: None,
+            restart: None,
             retiring: Vec::new(),
             work,
         };
@@ -237,6 +243,7 @@ impl Writer {
         assert!(follows(self.zxid_appended, zxid), "zxid {zxid} appended after {}", self.zxid_appended);
         assert_eq!(entry_zxid(entry), Some(zxid), "an entry carries its own zxid");
         assert!(self.backlog_bytes < BACKLOG_BYTES_MAX, "the log's backlog is bounded");
+        self.restart = None;
         let record_bytes = RECORD_HEADER_BYTES + entry.len();
         if let Some(open) = &self.open
             && !self.has_room(open, record_bytes)
@@ -327,9 +334,14 @@ impl Writer {
 
     /// A segment asked for is there. They are reported in the order asked.
     pub fn segment_ready(&mut self, id: SegmentId) {
-        let first = self.ready.back().map_or(self.begun_next.0, |last| last.0 + 1);
-        assert!(id.0 >= first && id < self.prepare_next, "segment {id} was asked for");
-        self.ready.push_back(id);
+        assert!(id >= self.ready_next && id < self.prepare_next, "segment {id} was asked for");
+        self.ready_next = SegmentId(id.0 + 1);
+        if id < self.begun_next {
+            // Asked for before the log was begun anew.
+            self.work.push(SegmentWork::Retire(id));
+        } else {
+            self.ready.push_back(id);
+        }
     }
 
     /// The log ends at `zxid` from now on: what was appended beyond it is dropped, and where it has been handed out already, void once
@@ -364,25 +376,40 @@ impl Writer {
         self.cut.is_some()
     }
 
-    /// The segment a log begun anew would begin with; it stays the same until something is handed out that begins another.
+    /// The segment that the log, [begun anew](Writer::restart_after), will begin with.
     ///
-    /// A snapshot that replaces the history is told it, so that no older segment counts beside that snapshot.
-    pub fn restart_segment(&self) -> SegmentId {
-        self.begun_next
+    /// A snapshot that replaces the history is told it, so that no older segment counts beside that snapshot. Nothing may be appended
+    /// from here to there; what was appended before may still be written.
+    pub fn restart_segment(&mut self) -> SegmentId {
+        let last =
+            self.open.as_ref().or(self.closed.back()).map_or(SegmentId(0), |batch| batch.place.segment);
+        // One is left for a seal that finds no room.
+        let segment = SegmentId(self.begun_next.0.max(last.0 + 1) + 1);
+        self.restart = Some(segment);
+        segment
     }
 
     /// Begins the log anew after `zxid`, that of a snapshot which is durable and knows [`Writer::restart_segment`]. What was
     /// appended and not handed out is dropped, every segment begun before is given up as soon as nothing is under way to it.
     pub fn restart_after(&mut self, zxid: Zxid) {
+        let segment = self
+            .restart
+            .take()
+            .expect("the snapshot names the first segment, and nothing was appended since");
+        assert!(self.begun_next <= segment, "segment {} was begun before {segment}", self.begun_next);
         self.closed.clear();
         self.open = None;
         self.backlog_bytes = 0;
         self.zxid_durable = zxid;
         self.in_flight.iter_mut().for_each(|write| write.zxid_last = zxid);
-        self.move_to_new_segment(zxid);
-        self.cut = None;
-        (self.seal_at, self.seal_due) = (None, false);
+        (self.seal_at, self.seal_due, self.cut) = (None, false, None);
         self.retiring.extend(self.live.drain(..).map(|segment| segment.id));
+        while self.ready.front().is_some_and(|ready| *ready < segment) {
+            self.retiring.extend(self.ready.pop_front());
+        }
+        self.begun_next = segment;
+        self.prepare_next = self.prepare_next.max(segment);
+        self.move_to_new_segment(zxid);
         self.give_up_retiring();
     }
 
@@ -447,6 +474,10 @@ impl Writer {
         } else {
             self.seal_at = Some(now + self.options.seal_after);
         }
+    }
+
+    pub fn options(&self) -> WriterOptions {
+        self.options
     }
 
     /// The last zxid up to which everything is durable.

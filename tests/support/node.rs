@@ -251,6 +251,7 @@ impl World {
                     self.pipeline.handle(self.now, Input::Snapshot(SnapshotEvent::PartWritten));
                 }
                 Output::Snapshot(_) | Output::Stopped => {}
+                Output::Storage(work) => unreachable!("a server alone asks for {work:?}"),
             }
         }
         if !self.holding {

@@ -347,6 +347,7 @@ fn segments_are_given_up_when_nothing_is_under_way_to_them() {
     disk.append(1, 10);
     let write = disk.writer.next_write(Instant(0)).unwrap();
     disk.append(1, 10);
+    disk.writer.restart_segment();
     disk.writer.restart_after(Zxid(EPOCH_1));
     let mut work = Vec::new();
     disk.writer.drain_work(&mut work);
@@ -354,5 +355,47 @@ fn segments_are_given_up_when_nothing_is_under_way_to_them() {
     assert_eq!(disk.writer.written(write.id, write.bytes), Zxid(EPOCH_1));
     work.clear();
     disk.writer.drain_work(&mut work);
-    assert_eq!(work, [SegmentWork::Retire(SegmentId(1))]);
+    // The one it was written to, and one that was ready for more.
+    assert_eq!(work, [1, 2].map(|id| SegmentWork::Retire(SegmentId(id))));
+}
+
+/// Between the naming of the first segment and the beginning of the log there, what is left is written, and a seal may need a segment more.
+#[test]
+fn the_segment_named_for_a_restart_stays_the_first() {
+    let mut random = Random(5);
+    for _ in 0..50 {
+        let mut small = options();
+        small.segment_bytes = 16 << 10;
+        let mut disk = Disk::new(small);
+        disk.append(1 + random.below(9) as usize, 1_500);
+        if random.below(2) == 0 {
+            disk.run();
+        }
+        let first = disk.writer.restart_segment();
+        disk.prepare();
+        for _ in 0..random.below(9) {
+            disk.run();
+            if let Some(at) = disk.writer.next_timer() {
+                disk.writer.on_timer(at);
+            }
+        }
+        let base = Base { zxid: Zxid(EPOCH_1 + 7), segment_first: first, ..BASE };
+        disk.writer.restart_after(base.zxid);
+        disk.zxid = base.zxid.0;
+        disk.append(2, 1_500);
+        disk.run();
+        let (result, entries) = run(&disk.segments, base);
+        let start = result.unwrap().start;
+        assert_eq!((start.live[0].id, entries.len()), (first, 2));
+        assert!(disk.segments.keys().all(|&id| id >= first), "{:?}", disk.segments.keys());
+    }
+}
+
+#[test]
+#[should_panic(expected = "nothing was appended since")]
+fn nothing_is_appended_before_a_log_begins_anew() {
+    let mut disk = before_the_cut(options());
+    disk.writer.restart_segment();
+    disk.append(1, 10);
+    disk.writer.restart_after(Zxid(EPOCH_1));
 }
