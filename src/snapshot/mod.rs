@@ -22,16 +22,19 @@
 //!
 //! Beside each of our snapshots lies a [`Manifest`], without which it does not count as verified.
 
+mod items;
 mod load;
 mod manifest;
 mod packing;
 pub mod print;
 mod save;
+mod stream;
 
 pub use load::{Counts, LoadError, LoadSink, Loaded, SnapshotDigest, load};
 pub use manifest::{MANIFEST_BYTES_MAX, Manifest, ManifestError};
 pub use packing::{Packer, Packing, unpack};
 pub use save::{Writer, put_tables};
+pub use stream::{BodyReader, StreamError, Taken};
 
 use crate::types::Zxid;
 

@@ -3,6 +3,8 @@
 //! Each is told what happened and gives what it wants done as values, in the order it must happen; what depends on the disk is
 //! given only after the owner has reported the write that it depends on (O1, O2, S4).
 
+pub mod learner;
+
 use std::net::SocketAddr;
 
 use bytes::Bytes;
