@@ -14,7 +14,6 @@ pub mod membership;
 pub mod properties;
 mod sources;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -113,12 +112,9 @@ pub struct Config {
 pub struct Ensemble {
     /// The number in `myid`.
     pub me: ServerId,
-    /// The `server.N`, `group.N` and `weight.N` lines; a missing weight is one, without groups nobody has any.
-    pub members: Vec<Member>,
-    pub groups: BTreeMap<i64, Vec<ServerId>>,
-    pub weights: BTreeMap<ServerId, u32>,
-    /// Hexadecimal suffix of `dynamicConfigFile`, 0 where there is none: the zxid of the reconfiguration it came from.
-    pub version: i64,
+    /// The `server.N`, `group.N` and `weight.N` lines. Its version is the hexadecimal suffix of `dynamicConfigFile`, 0 where there is
+    /// none.
+    pub membership: Membership,
     /// `dynamicConfigFile`, as the process would open it.
     pub dynamic_file: Option<PathBuf>,
     /// `standaloneEnabled`, default yes.
@@ -168,11 +164,7 @@ pub struct Ensemble {
 impl Ensemble {
     /// This server's own line.
     pub fn own(&self) -> &Member {
-        self.members.iter().find(|member| member.id == self.me).expect("checked: this server is a member")
-    }
-
-    pub fn voters(&self) -> impl Iterator<Item = ServerId> {
-        self.members.iter().filter(|member| member.role == Role::Participant).map(|member| member.id)
+        self.membership.member(self.me).expect("checked: this server is a member")
     }
 }
 

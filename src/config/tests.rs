@@ -392,7 +392,7 @@ fn servers_make_an_ensemble_with_zookeepers_defaults() {
     assert_eq!(notices, []);
     let ensemble = config.ensemble.unwrap();
     assert_eq!((ensemble.me, ensemble.own().addresses[0].host.as_str()), (ServerId(2), "b"));
-    assert_eq!(ensemble.voters().collect::<Vec<_>>(), [ServerId(1), ServerId(2), ServerId(3)]);
+    assert_eq!(ensemble.membership.voters().collect::<Vec<_>>(), [ServerId(1), ServerId(2), ServerId(3)]);
     assert_eq!(
         (ensemble.init_limit_ticks, ensemble.sync_limit_ticks, ensemble.connect_limit_ticks),
         (10, 5, 10)
@@ -401,7 +401,7 @@ fn servers_make_an_ensemble_with_zookeepers_defaults() {
     assert_eq!((ensemble.notification_min_ms, ensemble.notification_max_ms), (200, 60_000));
     assert_eq!((ensemble.bind_tries, ensemble.waits_for_names), (Some(3), true));
     assert_eq!((ensemble.snap_syncs_max, ensemble.diff_syncs_max, ensemble.commit_log_count), (10, 100, 500));
-    assert_eq!((ensemble.version, ensemble.dynamic_file.as_ref()), (0, None));
+    assert_eq!((ensemble.membership.version, ensemble.dynamic_file.as_ref()), (0, None));
     assert!(ensemble.observer_sync && ensemble.leader_serves && ensemble.standalone_enabled);
     assert!(!ensemble.listen_on_all_ips && !ensemble.keep_alive && !ensemble.multi_address);
     assert_eq!(ensemble.observer_master_port, None);
@@ -423,8 +423,8 @@ fn every_key_of_an_ensemble_reaches_it() {
         ),
     );
     assert_eq!((ensemble.own().role, ensemble.own().addresses.len()), (Role::Observer, 2));
-    assert_eq!(ensemble.groups[&1], [ServerId(1), ServerId(2)]);
-    assert_eq!(ensemble.weights[&ServerId(3)], 2);
+    assert_eq!(ensemble.membership.groups()[&1], [ServerId(1), ServerId(2)]);
+    assert_eq!(ensemble.membership.weight(ServerId(3)), 2);
     assert_eq!((ensemble.connect_limit_ticks, ensemble.bind_tries), (3, None));
     assert_eq!((ensemble.connect_timeout_ms, ensemble.initial_timeout_ms), (7, 8));
     assert_eq!((ensemble.notification_min_ms, ensemble.notification_max_ms), (9, 10));
@@ -516,18 +516,14 @@ fn what_makes_no_ensemble_is_one_clear_line() {
             format!("{two}{limits}server.3=a:5:6|b:5:6"),
             "conf/zoo.cfg:3: server 3 has 2 addresses: several need multiAddress.enabled=true",
         ),
-        ("1", format!("{THREE}group.1=1:2"), "conf/zoo.cfg:3: participant 3 is in no group.N"),
-        (
-            "1",
-            format!("{THREE}group.1=1:2:3\ngroup.2=3"),
-            "conf/zoo.cfg:3: server 3 is in group.1 and group.2",
-        ),
+        ("1", format!("{THREE}group.1=1:2"), "conf/zoo.cfg:3: participant 3 is in no group"),
+        ("1", format!("{THREE}group.1=1:2:3\ngroup.2=3"), "conf/zoo.cfg:3: server 3 is in two groups"),
         (
             "1",
             format!("{THREE}group.1=1:2:3\nweight.1=0\nweight.2=0\nweight.3=0"),
-            "conf/zoo.cfg:3: every weight.N is zero: no servers would be a quorum",
+            "conf/zoo.cfg:3: every weight is zero: no set of servers would be a quorum",
         ),
-        ("1", format!("{THREE}weight.1=2"), "conf/zoo.cfg:3: weight.1 without any group.N"),
+        ("1", format!("{THREE}weight.1=2"), "conf/zoo.cfg:3: participant 1 is in no group"),
         (
             "1",
             format!("{THREE}group.1=1:x"),
@@ -584,8 +580,8 @@ fn a_dynamic_file_says_its_version_in_its_name() {
     assert_eq!(config.client_address.unwrap().port, 2182);
     let ensemble = config.ensemble.unwrap();
     assert_eq!(
-        (ensemble.version, ensemble.dynamic_file.unwrap()),
+        (ensemble.membership.version, ensemble.dynamic_file.unwrap()),
         (0x1_0000_000a, "/e/zoo.cfg.dynamic.10000000a".into())
     );
-    assert_eq!(load("members.txt").ensemble.unwrap().version, 0);
+    assert_eq!(load("members.txt").ensemble.unwrap().membership.version, 0);
 }

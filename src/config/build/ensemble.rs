@@ -219,7 +219,9 @@ pub(super) fn ensemble(
         return Err(values.unsupported("sslQuorum", NO_QUORUM_TLS));
     }
     check_addresses(lines, values.flag("multiAddress.enabled"), &contradiction)?;
-    check_groups(lines, &contradiction)?;
+    let membership =
+        Membership::new(lines.version, lines.members.clone(), lines.groups.clone(), lines.weights.clone())
+            .map_err(|error| contradiction(error.to_string()))?;
     let limit = |key: &'static str, reason| match values.given_number(key) {
         Some(ticks) => Ok(ticks as u32),
         None => Err(ConfigError::Missing { origin: values.home.clone(), key, reason }),
@@ -235,10 +237,7 @@ pub(super) fn ensemble(
     };
     Ok(Some(Ensemble {
         me,
-        members: lines.members.clone(),
-        groups: lines.groups.clone(),
-        weights: lines.weights.clone(),
-        version: lines.version,
+        membership,
         dynamic_file: lines.dynamic_file.clone(),
         standalone_enabled,
         init_limit_ticks,
@@ -316,32 +315,6 @@ fn check_addresses(
                 }
             }
         }
-    }
-    Ok(())
-}
-
-/// Where there are groups, each participant is in exactly one. Source: ZooKeeper `QuorumHierarchical#parse`.
-fn check_groups(lines: &Lines, contradiction: &dyn Fn(String) -> ConfigError) -> Result<(), ConfigError> {
-    if lines.groups.is_empty() {
-        return match lines.weights.keys().next() {
-            Some(id) => Err(contradiction(format!("weight.{} without any group.N", id.0))),
-            None => Ok(()),
-        };
-    }
-    let mut group_of: BTreeMap<ServerId, i64> = BTreeMap::new();
-    for (group, ids) in &lines.groups {
-        for id in ids {
-            if let Some(other) = group_of.insert(*id, *group) {
-                return Err(contradiction(format!("server {} is in group.{other} and group.{group}", id.0)));
-            }
-        }
-    }
-    let mut voters = lines.members.iter().filter(|member| member.role == Role::Participant);
-    if let Some(member) = voters.clone().find(|member| !group_of.contains_key(&member.id)) {
-        return Err(contradiction(format!("participant {} is in no group.N", member.id.0)));
-    }
-    if voters.all(|member| lines.weights.get(&member.id) == Some(&0)) {
-        return Err(contradiction("every weight.N is zero: no servers would be a quorum".to_owned()));
     }
     Ok(())
 }
