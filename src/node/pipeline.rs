@@ -111,6 +111,7 @@ pub enum Output {
     Write(LogWrite),
     Segment(SegmentWork),
     Snapshot(SnapshotWork),
+    Peer(crate::zab::PeerWork),
     Stopped,
 }
 
@@ -321,6 +322,8 @@ impl<L: PipelineLink> Pipeline<L> {
         let timer = self.next_timer().filter(|_| !self.has_more()).unwrap_or(now.instant);
         self.turn_due = timer.max(now.instant);
     }
+
+    pub fn peer(&mut self, _now: Now, _conn: crate::zab::PeerConn, _event: crate::zab::PeerEvent<'_>) {}
 
     /// Hands over everything owed since the last call.
     pub fn drain(&mut self, owed: &mut Vec<Output>) {
