@@ -145,7 +145,10 @@ fn wrong_configurations_are_refused_with_code_two() {
         ("dataDir=d\nclientPort=abc", "bad.cfg:2: clientPort=abc: expected a whole number from 0 to 65535"),
         ("clientPort=2181", "bad.cfg:1: dataDir is missing"),
         ("dataDir=d\nsecureClientPort=2281", "bad.cfg:2: secureClientPort=2281: TLS is not available"),
-        ("dataDir=d\nserver.1=a:1:2\nserver.2=b:1:2", "server.N=2 participants: ensembles are not available"),
+        (
+            "dataDir=d\nserver.1=a:1:2\nserver.2=b:1:2",
+            "d/myid: no such file; a member of an ensemble has its own id there",
+        ),
     ] {
         std::fs::write(&file, text).unwrap();
         for verb in ["serve", "start-foreground", "start", "check"] {

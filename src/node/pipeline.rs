@@ -41,8 +41,8 @@ mod surveys;
 mod sweep;
 mod throttle;
 
-pub use ensemble::EnsembleOptions;
 use ensemble::Ensemble;
+pub use ensemble::EnsembleOptions;
 use learning::{Claimed, Install};
 use reporter::Reporter;
 use snapshots::{Ended, Snapshots};
@@ -303,10 +303,7 @@ impl<L: PipelineLink> Pipeline<L> {
                     "durable went back from {} to {durable}",
                     self.zxid_durable
                 );
-                assert!(
-                    durable <= self.log.zxid_appended(),
-                    "{durable} is durable but was never appended"
-                );
+                assert!(durable <= self.log.zxid_appended(), "{durable} is durable but was never appended");
                 self.zxid_durable = durable;
             }
             Input::SegmentReady(segment) => self.log.segment_ready(segment),
@@ -547,7 +544,11 @@ impl<L: PipelineLink> Pipeline<L> {
             op: request.op,
             received: request.received,
             // A read keeps its own.
-            _share: if throttled || is_write(request.op) || request.op == OpCode::Sync { request.share.take() } else { None },
+            _share: if throttled || is_write(request.op) || request.op == OpCode::Sync {
+                request.share.take()
+            } else {
+                None
+            },
         };
         if self.is_learning() {
             return self.forward(front, request, origin, throttled);

@@ -14,6 +14,7 @@ use crate::client::{
     ACL_OPEN, Conversation, Event, Incoming, Message, MultiResult, Reply, Request, Response, SetWatches,
     WatchMode,
 };
+use crate::node::storage_work::{StorageEvent, StorageWork};
 use crate::proto::ErrorCode;
 use crate::proto::client::{ConnectRequest, ConnectResponse, CreateMode, EventType, OpCode};
 use crate::request::Database;
@@ -25,7 +26,6 @@ use crate::tree::TreeOptions;
 use crate::txnlog::{LogWrite, SegmentWork, Start, Writer, WriterOptions};
 use crate::types::{Instant, Now, ServerId, SessionId, Zxid};
 use crate::words::{ServerFacts, WordOptions};
-use crate::node::storage_work::{StorageEvent, StorageWork};
 use crate::zab::PeerWork;
 
 mod ensemble;

@@ -56,6 +56,12 @@ impl From<StorageError> for Failure {
 }
 
 fn assemble(config: &Config, started: StdInstant) -> Result<i32, Failure> {
+    if config.ensemble.is_some() {
+        // Alone it would take writes that the others never hear of.
+        let reason =
+            "ensembles are not available in this release, which runs one server standalone".to_owned();
+        return Err(Failure { code: EXIT_CONFIG, reason });
+    }
     let seed = random();
     let clock = Clock::new();
     let restore = RestoreOptions {

@@ -461,6 +461,8 @@ impl PipelineHalf {
                 }
                 pipeline::Output::Snapshot(work) => self.housekeeper.snapshot(work),
                 pipeline::Output::Storage(work) => self.housekeeper.storage(work),
+                #[cfg(not(test))]
+                pipeline::Output::Peer(work) => unreachable!("{work:?} of a server alone"),
                 pipeline::Output::Stopped => self.stopped = true,
             }
         }

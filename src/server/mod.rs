@@ -22,6 +22,9 @@ mod housekeeping;
 mod listen;
 #[cfg(not(test))]
 mod options;
+// Joined to the core together with the ensemble's pipeline.
+#[cfg(test)]
+mod peers;
 mod plan;
 mod ports;
 #[cfg(not(test))]

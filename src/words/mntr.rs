@@ -6,8 +6,8 @@
 
 use super::number::{average, java_double};
 use super::text::Text;
-use super::{Report, ServerFacts, VERSION};
-use crate::metrics::{Latency, Tally};
+use super::{Report, ServerFacts, VERSION, ensemble};
+use crate::metrics::{Latency, QuorumCounters, Tally};
 
 /// Top-level nodes that are told apart; the others are summed up as `other`.
 const NAMESPACES_MAX: usize = 256;
@@ -25,9 +25,7 @@ pub struct NamespaceReport {
 }
 
 /// Counters of stages and features that are not here, or not yet.
-const COUNTERS_ZERO: [&str; 30] = [
-    "connection_revalidate_count",
-    "revalidate_count",
+const COUNTERS_ZERO: [&str; 21] = [
     "cnxn_closed_without_zk_server_running",
     "unsuccessful_handshake",
     "insecure_admin_count",
@@ -37,13 +35,6 @@ const COUNTERS_ZERO: [&str; 30] = [
     "request_commit_queued",
     "requests_not_forwarded_to_commit_processor",
     "skip_learner_request_to_next_processor_count",
-    "looking_count",
-    "diff_count",
-    "snap_count",
-    "commit_count",
-    "proposal_count",
-    "learner_proposal_received_count",
-    "learner_commit_received_count",
     "quit_leading_due_to_disloyal_voter",
     "unrecoverable_error_count",
     "dead_watchers_queued",
@@ -59,15 +50,8 @@ const COUNTERS_ZERO: [&str; 30] = [
 ];
 
 /// Basic summaries of stages that are not here.
-const BASICS_ZERO: [&str; 29] = [
+const BASICS_ZERO: [&str; 22] = [
     "restore_time",
-    "election_time",
-    "unavailable_time",
-    "leader_unavailable_time",
-    "follower_sync_time",
-    "observer_sync_time",
-    "inflight_snap_count",
-    "inflight_diff_count",
     "socket_closing_time",
     "prep_process_time",
     "proposal_process_time",
@@ -92,8 +76,7 @@ const BASICS_ZERO: [&str; 29] = [
 ];
 
 /// Detailed summaries of stages that are not here.
-const DETAILED_ZERO: [&str; 20] = [
-    "propagation_latency",
+const DETAILED_ZERO: [&str; 16] = [
     "prep_processor_queue_time_ms",
     "close_session_prep_time",
     "sync_processor_queue_time_ms",
@@ -105,27 +88,24 @@ const DETAILED_ZERO: [&str; 20] = [
     "server_write_committed_time_ms",
     "read_final_proc_time_ms",
     "write_final_proc_time_ms",
-    "proposal_latency",
     "proposal_ack_creation_latency",
-    "commit_propagation_latency",
-    "quorum_ack_latency",
     "om_proposal_process_time_ms",
     "om_commit_process_time_ms",
     "dead_watchers_cleaner_latency",
     "jvm_pause_time_ms",
 ];
 
-struct Lines<'a> {
+pub(super) struct Lines<'a> {
     text: &'a mut Text,
 }
 
 impl Lines<'_> {
-    fn line(&mut self, name: &str, value: impl std::fmt::Display) {
+    pub(super) fn line(&mut self, name: &str, value: impl std::fmt::Display) {
         self.text.line(&format!("zk_{name}\t{value}"));
     }
 
     /// A summary as the default provider prints it; `scale` turns what was recorded into what is printed.
-    fn basic(&mut self, name: &str, tally: &Tally, scale: u64) {
+    pub(super) fn basic(&mut self, name: &str, tally: &Tally, scale: u64) {
         self.line(&format!("avg_{name}"), average(tally.mean() / scale as f64));
         self.line(&format!("min_{name}"), tally.min / scale);
         self.line(&format!("max_{name}"), tally.max / scale);
@@ -133,7 +113,7 @@ impl Lines<'_> {
         self.line(&format!("sum_{name}"), tally.sum / scale);
     }
 
-    fn detailed(&mut self, name: &str, latency: Option<&Latency>, scale: u64) {
+    pub(super) fn detailed(&mut self, name: &str, latency: Option<&Latency>, scale: u64) {
         self.basic(name, &latency.map(|latency| latency.exact).unwrap_or_default(), scale);
         for (label, quantile) in [("p50", 0.5), ("p95", 0.95), ("p99", 0.99), ("p999", 0.999)] {
             let us = latency.map_or(0, |latency| latency.quantile_us(quantile));
@@ -147,10 +127,18 @@ pub(super) fn mntr(text: &mut Text, facts: &ServerFacts, report: &Report) {
     let mut lines = Lines { text };
     lines.line("version", VERSION);
     lines.line("server_state", report.mode.name());
+    if let Some(member) = &report.ensemble {
+        ensemble::head(&mut lines, member);
+    }
     gauges(&mut lines, facts, report);
+    if let Some(member) = &report.ensemble {
+        ensemble::gauges(&mut lines, member);
+    }
     namespace_gauges(&mut lines, &report.namespaces);
-    counters(&mut lines, report);
-    summaries(&mut lines, report);
+    let alone = QuorumCounters::default();
+    let quorum = report.ensemble.as_ref().map_or(&alone, |member| &member.counters);
+    counters(&mut lines, report, quorum);
+    summaries(&mut lines, report, quorum);
 }
 
 fn gauges(lines: &mut Lines<'_>, facts: &ServerFacts, report: &Report) {
@@ -210,7 +198,7 @@ fn metric_name(name: &str) -> String {
     name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect()
 }
 
-fn counters(lines: &mut Lines<'_>, report: &Report) {
+fn counters(lines: &mut Lines<'_>, report: &Report, quorum: &QuorumCounters) {
     let (front, pipeline) = (&report.front, &report.pipeline);
     for (name, value) in [
         ("connection_request_count", front.connect_requests),
@@ -241,6 +229,7 @@ fn counters(lines: &mut Lines<'_>, report: &Report) {
     ] {
         lines.line(name, value);
     }
+    ensemble::counters(lines, quorum);
     for name in COUNTERS_ZERO {
         lines.line(name, 0);
     }
@@ -252,7 +241,7 @@ fn counters(lines: &mut Lines<'_>, report: &Report) {
     lines.line("op_count_total", total);
 }
 
-fn summaries(lines: &mut Lines<'_>, report: &Report) {
+fn summaries(lines: &mut Lines<'_>, report: &Report, quorum: &QuorumCounters) {
     let (front, pipeline) = (&report.front, &report.pipeline);
     lines.basic("fsynctime", &pipeline.fsync_time.exact, 1000);
     lines.basic("snapshottime", &pipeline.snapshot_time.exact, 1000);
@@ -275,12 +264,14 @@ fn summaries(lines: &mut Lines<'_>, report: &Report) {
     lines.basic("node_changed_watch_count", &front.node_changed_watches, 1);
     lines.basic("node_children_watch_count", &front.node_children_watches, 1);
     lines.basic("connection_token_deficit", &pipeline.connection_token_deficit, 1);
+    ensemble::summaries(lines, quorum);
     for name in BASICS_ZERO {
         lines.basic(name, &Tally::default(), 1);
     }
     lines.detailed("readlatency", Some(&front.read_latency), 1000);
     lines.detailed("updatelatency", Some(&front.update_latency), 1000);
     lines.detailed("request_throttle_queue_time_ms", Some(&pipeline.request_throttle_queue_time), 1000);
+    ensemble::detailed(lines, quorum);
     for name in DETAILED_ZERO {
         lines.detailed(name, None, 1);
     }

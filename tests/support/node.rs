@@ -252,6 +252,7 @@ impl World {
                 }
                 Output::Snapshot(_) | Output::Stopped => {}
                 Output::Storage(work) => unreachable!("a server alone asks for {work:?}"),
+                Output::Peer(work) => unreachable!("a server alone asks for {work:?}"),
             }
         }
         if !self.holding {

@@ -19,7 +19,7 @@ use super::feed::Feed;
 use super::leading::LearnerRequest;
 use super::learning::Learning;
 use super::{Item, Output, Pipeline};
-use crate::config::{Membership, MemberAddress};
+use crate::config::{MemberAddress, Membership};
 use crate::node::link::{PipelineLink, Serving, ToFront, ToPipeline};
 use crate::node::storage_work::{StorageEvent, StorageWork};
 use crate::request::apply::Fit;
@@ -316,7 +316,8 @@ impl<L: PipelineLink> Pipeline<L> {
         let Some(ensemble) = self.ensemble.as_deref_mut() else { return };
         if let Role::Learning(learning) = &ensemble.role {
             let (leader, until) = (learning.leader, learning.dial_until);
-            ensemble.role = Role::Dialling(Dialling { leader, conn: None, next: now + DIAL_AGAIN_AFTER, until });
+            ensemble.role =
+                Role::Dialling(Dialling { leader, conn: None, next: now + DIAL_AGAIN_AFTER, until });
         }
     }
 
@@ -632,8 +633,7 @@ impl<L: PipelineLink> Pipeline<L> {
     fn leading_step(&mut self) -> bool {
         let now = self.now.instant;
         let is_applied = self.queue.is_empty() && self.database.zxid_applied() == self.log.zxid_appended();
-        let Some(Ensemble { role: Role::Leading(leading), recent, .. }) = self.ensemble.as_deref_mut()
-        else {
+        let Some(Ensemble { role: Role::Leading(leading), recent, .. }) = self.ensemble.as_deref_mut() else {
             return false;
         };
         if leading.feed.step(&mut self.database, &self.snapshots, &mut leading.machine, recent, now) {
@@ -708,7 +708,9 @@ impl<L: PipelineLink> Pipeline<L> {
                     entries.push_back(Item::Own { zxid, entry });
                 }
                 Item::Own { .. } => entries.push_back(item),
-                Item::Refused { origin, .. } | Item::Sync { origin, .. } => farewells.push_back(origin.dropped()),
+                Item::Refused { origin, .. } | Item::Sync { origin, .. } => {
+                    farewells.push_back(origin.dropped())
+                }
                 Item::Read { front, request } => {
                     farewells.push_back((front, ToFront::Dropped { conn: request.conn, op: request.op }));
                 }

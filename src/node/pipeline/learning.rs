@@ -190,9 +190,9 @@ impl LocalRequests {
         for (_, queue) in std::mem::take(&mut self.sessions) {
             for waiting in queue {
                 farewells.push_back(match waiting {
-                    Waiting::Write(origin) | Waiting::Sync { origin, .. } | Waiting::Refused { origin, .. } => {
-                        origin.dropped()
-                    }
+                    Waiting::Write(origin)
+                    | Waiting::Sync { origin, .. }
+                    | Waiting::Refused { origin, .. } => origin.dropped(),
                     Waiting::Open { front, conn, .. } => (front, ToFront::Refused { conn }),
                     Waiting::Read { front, request } => {
                         (front, ToFront::Dropped { conn: request.conn, op: request.op })
@@ -227,7 +227,8 @@ impl Learning {
             entry_bytes_max,
             staged_bytes_max: options.staged_bytes_max,
         };
-        let start = LearnerStart { epochs, zxid_last, config_version: options.membership.version, snap_wanted };
+        let start =
+            LearnerStart { epochs, zxid_last, config_version: options.membership.version, snap_wanted };
         Learning {
             machine: Learner::new(learner_options, start, now),
             leader,
@@ -345,7 +346,8 @@ impl<L: PipelineLink> Pipeline<L> {
     /// The state is from here on what the leader sent, as soon as it is on disk. `entries` bring the snapshot to `zxid`; they may be
     /// in it already, wholly or in part.
     fn install(&mut self, zxid: Zxid, zxid_snapshot: Zxid, entries: &[(Zxid, Bytes)]) {
-        let Some(Ensemble { role: Role::Learning(learning), options, .. }) = self.ensemble.as_deref_mut() else {
+        let Some(Ensemble { role: Role::Learning(learning), options, .. }) = self.ensemble.as_deref_mut()
+        else {
             return;
         };
         let fresh = Loader::new(options.tick_ms, options.hash_seed, self.now.instant);
@@ -547,7 +549,8 @@ impl<L: PipelineLink> Pipeline<L> {
 
     /// A session began: clients may have moved here before word of it.
     pub(super) fn session_began(&mut self, session: SessionId) {
-        let Some(arrived) = self.learning().and_then(|learning| learning.local.arriving.remove(&session)) else {
+        let Some(arrived) = self.learning().and_then(|learning| learning.local.arriving.remove(&session))
+        else {
             return;
         };
         for Renewing { front, conn, timeout_ms } in arrived {
@@ -584,7 +587,9 @@ impl<L: PipelineLink> Pipeline<L> {
         learning.machine.request(header, body, Some(&auth));
         if op == OpCode::Sync {
             learning.local.syncs.push_back(session);
-            learning.local.push(session, Waiting::Sync { origin, path: request.body.clone(), is_done: false });
+            learning
+                .local
+                .push(session, Waiting::Sync { origin, path: request.body.clone(), is_done: false });
         } else {
             learning.local.push(session, Waiting::Write(origin));
         }

@@ -118,6 +118,7 @@ impl Surveys {
             sessions: sessions(database, survey.word, now),
             digests: self.digests.iter().copied().collect(),
             namespaces: namespaces(database),
+            ensemble: None,
         };
         words::answer(survey.word, &options.facts, &report)
     }

@@ -194,16 +194,25 @@ impl Ensemble {
             self.pass_ms(5);
         }
         for (n, node) in self.nodes.iter().enumerate() {
-            eprintln!("server {}: {}", n + 1, if self.up[n] { node.pipeline.describe() } else { "down".to_owned() });
+            eprintln!(
+                "server {}: {}",
+                n + 1,
+                if self.up[n] { node.pipeline.describe() } else { "down".to_owned() }
+            );
             for (handle, client) in &node.clients {
-                eprintln!("  client {handle:?}: {:?} {:?} closed {}", client.connected, client.messages, client.closed);
+                eprintln!(
+                    "  client {handle:?}: {:?} {:?} closed {}",
+                    client.connected, client.messages, client.closed
+                );
             }
         }
         panic!("{what} does not come");
     }
 
     fn serving(&self) -> Vec<usize> {
-        (0..self.nodes.len()).filter(|&n| self.up[n] && self.nodes[n].pipeline.serving() == Serving::Yes).collect()
+        (0..self.nodes.len())
+            .filter(|&n| self.up[n] && self.nodes[n].pipeline.serving() == Serving::Yes)
+            .collect()
     }
 
     fn leader(&self) -> Option<usize> {
@@ -300,7 +309,15 @@ fn replies_keep_their_order_on_a_follower() {
     let mut ensemble = Ensemble::started(3, 0);
     let follower = (ensemble.leader().unwrap() + 1) % 3;
     let client = ensemble.connect(follower);
-    let requests = [create("/a"), get("/a"), set("/a", b"1"), get("/a"), Request::Sync { path: "/a" }, get("/b"), create("/b")];
+    let requests = [
+        create("/a"),
+        get("/a"),
+        set("/a", b"1"),
+        get("/a"),
+        Request::Sync { path: "/a" },
+        get("/b"),
+        create("/b"),
+    ];
     ensemble.nodes[follower].send(client, &requests);
     ensemble.pass_until("all replies", |e| e.nodes[follower].client(client).messages.len() == 7);
     let errs: Vec<i32> = ensemble.nodes[follower]

@@ -64,6 +64,12 @@ impl Leader {
             let zxid = proposal.zxid;
             assert!(follows(last, zxid), "{zxid} is to be committed after {last}");
             last = zxid;
+            while let Some(id) = self.proofs.pop_proved_before(zxid) {
+                self.out.push(Output::Proved(id));
+            }
+            while let Some(conn) = self.proofs.pop_sync_before(zxid) {
+                self.send_sync(conn);
+            }
             if self.followers_count > 0 {
                 self.to_followers.packet(kind::COMMIT, zxid, None);
             }
@@ -177,10 +183,14 @@ impl Leader {
 
     pub(super) fn release_syncs(&mut self) {
         while let Some(conn) = self.proofs.pop_sync(self.zxid_committed) {
-            self.cut();
-            if let Some(learner) = self.learners.get_mut(&conn) {
-                learner.queue.packet(kind::SYNC, Zxid::ZERO, None);
-            }
+            self.send_sync(conn);
+        }
+    }
+
+    fn send_sync(&mut self, conn: PeerConn) {
+        self.cut();
+        if let Some(learner) = self.learners.get_mut(&conn) {
+            learner.queue.packet(kind::SYNC, Zxid::ZERO, None);
         }
     }
 }

@@ -58,6 +58,8 @@ pub(super) enum Stage {
 pub(super) enum LearnerError {
     #[error("its bytes are no packet: {0}")]
     Packet(#[from] PacketError),
+    #[error("its requests wait for room in more than {bytes_max} bytes")]
+    TooManyRequests { bytes_max: usize },
     #[error("a packet of more than {bytes_max} bytes")]
     PacketTooLong { bytes_max: usize },
     #[error("a packet of type {kind} while at stage {stage:?}")]

@@ -336,7 +336,7 @@ impl Leader {
 
     /// Asks for a proof that a quorum follows us now, for a `sync` of our own client; answered by [`Output::Proved`].
     pub fn prove(&mut self) -> ProofId {
-        self.proofs.prove()
+        self.proofs.prove(self.zxid_proposed)
     }
 
     /// Answers [`Output::Revalidate`].
@@ -604,6 +604,11 @@ impl Leader {
         if self.phase == Phase::Broadcast && !self.is_quorum(|learner| learner.stage >= Stage::WaitEpoch) {
             self.resign("no quorum is connected any more".to_owned());
         }
+    }
+
+    /// Closes a learner whose requests wait for room in more than `bytes_max` bytes.
+    pub fn close_learner(&mut self, conn: PeerConn, bytes_max: usize) {
+        self.close(conn, &LearnerError::TooManyRequests { bytes_max });
     }
 
     fn close(&mut self, conn: PeerConn, error: &LearnerError) {

@@ -3,6 +3,9 @@
 //! A round begins with a ping to every follower; an answer to a ping that left after the round began shows that its sender followed us
 //! then. Everything that asks while a round is under way waits for the next, which begins when that one has ended: what asks
 //! together shares a round, and there are at most two to keep.
+//!
+//! The commit of anything proposed after the question proves it as well, since a quorum has acknowledged that. So a `SYNC` never
+//! comes behind the commit of a later proposal: learners match both with what their clients asked, in order.
 
 use std::collections::VecDeque;
 
@@ -33,16 +36,18 @@ pub(super) struct Proofs {
     /// Somebody waits for `next`.
     wanted: bool,
     ids_given: u64,
-    waiting: VecDeque<(ProofId, u64)>,
+    /// With the round, and what was proposed when it was asked.
+    waiting: VecDeque<(ProofId, u64, Zxid)>,
     syncs: VecDeque<Sync>,
 }
 
 impl Proofs {
-    pub fn prove(&mut self) -> ProofId {
+    /// `after` is the last zxid proposed.
+    pub fn prove(&mut self, after: Zxid) -> ProofId {
         self.ids_given += 1;
         let id = ProofId(self.ids_given);
         self.wanted = true;
-        self.waiting.push_back((id, self.next));
+        self.waiting.push_back((id, self.next, after));
         id
     }
 
@@ -84,11 +89,25 @@ impl Proofs {
 
     /// The next of those that [`Proofs::prove`] gave and that is proven.
     pub fn pop_proved(&mut self) -> Option<ProofId> {
-        let &(id, round) = self.waiting.front()?;
+        let &(id, round, _) = self.waiting.front()?;
         (round < self.proven).then(|| {
             self.waiting.pop_front();
             id
         })
+    }
+
+    /// The same, as everything before `zxid` is committed and a quorum has acknowledged `zxid`.
+    pub fn pop_proved_before(&mut self, zxid: Zxid) -> Option<ProofId> {
+        let &(id, _, after) = self.waiting.front()?;
+        (after < zxid).then(|| {
+            self.waiting.pop_front();
+            id
+        })
+    }
+
+    /// The next learner to be sent a `SYNC` before the commit of `zxid`, which a quorum has acknowledged.
+    pub fn pop_sync_before(&mut self, zxid: Zxid) -> Option<PeerConn> {
+        self.syncs.pop_front_if(|sync| sync.after < zxid).map(|sync| sync.conn)
     }
 
     /// The next learner to be sent a `SYNC`.
@@ -109,10 +128,10 @@ mod tests {
     fn what_asks_during_a_round_waits_for_the_next() {
         let mut proofs = Proofs::default();
         assert!(!proofs.is_due());
-        let first = proofs.prove();
+        let first = proofs.prove(Zxid(5));
         proofs.sync(PeerConn(1), Zxid(5));
         proofs.begin(10);
-        let late = proofs.prove();
+        let late = proofs.prove(Zxid(5));
         assert!(!proofs.is_due());
         assert_eq!(proofs.pop_proved(), None);
         proofs.proven();
@@ -124,6 +143,18 @@ mod tests {
         proofs.proven();
         assert_eq!(proofs.pop_proved(), Some(late));
         assert!(!proofs.is_due());
+    }
+
+    #[test]
+    fn a_quorum_that_acknowledges_a_later_proposal_proves_all_that_was_asked_before() {
+        let mut proofs = Proofs::default();
+        let id = proofs.prove(Zxid(5));
+        proofs.sync(PeerConn(1), Zxid(5));
+        proofs.sync(PeerConn(2), Zxid(6));
+        assert_eq!((proofs.pop_proved_before(Zxid(5)), proofs.pop_sync_before(Zxid(5))), (None, None));
+        assert_eq!(proofs.pop_proved_before(Zxid(6)), Some(id));
+        assert_eq!(proofs.pop_sync_before(Zxid(6)), Some(PeerConn(1)));
+        assert_eq!(proofs.pop_sync_before(Zxid(6)), None);
     }
 
     #[test]
