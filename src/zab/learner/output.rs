@@ -57,8 +57,7 @@ pub enum Output {
     },
     /// The oldest `sync` passed on is done, behind the commits before this.
     Synced,
-    /// The text of a membership that was proposed: by `NEWLEADER`, in force from [`Output::Serve`] on (`proposed` is `None`; it is
-    /// wanted durable before the epoch that follows), or by the entry `proposed`, which is appended next.
+    /// The text of a membership that was proposed: by `NEWLEADER`, in force from [`Output::Serve`] on (`proposed` is `None`), or by the entry `proposed`, which is appended next.
     Membership {
         text: Bytes,
         proposed: Option<Zxid>,
