@@ -375,7 +375,7 @@ fn madness_never_panics() {
     let seed = 20_261_120;
     let mut rng = Rng::new(seed);
     let mut served = 0;
-    for round in 0..30_000 {
+    for round in 0..12_000 {
         let observer = rng.below(4) == 0;
         let mut packets: Vec<Vec<u8>> = vec![leader_info(4)];
         let first = match rng.below(3) {
@@ -448,7 +448,7 @@ fn madness_never_panics() {
         served += u32::from(owner.learner.is_serving());
         check_follows(&owner.wanted, round);
     }
-    assert!(served > 5_000, "only {served} conversations came to their end");
+    assert!(served > 2_000, "only {served} conversations came to their end");
 }
 
 fn durable_after(work: &Output, durable: Zxid) -> Zxid {

@@ -7,7 +7,7 @@ const PACKET_EXTRA_BYTES_MAX: usize = 4 << 10;
 /// Bytes by which a started packet grows at the least, before it is looked at again.
 const GROW_BYTES_MIN: usize = 64;
 
-/// The front of a packet whose rest has not come yet, of at most [`Inbox::bytes_max`] and one piece more.
+/// The front of a packet whose rest has not come yet: no more than a packet may have, and one piece.
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
     cut: Vec<u8>,

@@ -7,22 +7,20 @@ use crate::proto::quorum::{PROTOCOL_VERSION, PacketError, SNAPSHOT_SIGNATURE};
 use crate::snapshot::StreamError;
 use crate::types::{Epoch, SessionId, Zxid};
 use crate::zab::Epochs;
-#[allow(unused_imports, reason = "for links in the documentation")]
-use crate::zab::learner::Learner;
 
 /// What is wanted, in this order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Output {
     /// To the leader.
     Send(Bytes),
-    /// Durably; answered by [`Learner::epochs_written`].
+    /// Durably; answered by [`Learner::epochs_written`](super::Learner::epochs_written).
     WriteEpochs(Epochs),
-    /// Make the log end there, durably, and the tree too where it has gone further (O6). Answered by [`Learner::truncated`]
-    /// or [`Learner::cannot_truncate`].
+    /// Make the log end there, durably, and the tree too where it has gone further (O6). Answered by [`Learner::truncated`](super::Learner::truncated)
+    /// or [`Learner::cannot_truncate`](super::Learner::cannot_truncate).
     Truncate(Zxid),
     /// The sink holds the leader's tree as of `zxid_snapshot`, of which parts may be newer. With `entries` applied in order, as
     /// to a fuzzy snapshot, it is exactly that of `zxid`. Make that the state, durably, and begin the log anew behind
-    /// `zxid`; answered by [`Learner::installed`].
+    /// `zxid`; answered by [`Learner::installed`](super::Learner::installed).
     ///
     /// The digest of the last entry, where it has one, tells whether the tree is sound. All of `entries` were committed before
     /// the leader's snapshot ended. Source: ZooKeeper `LearnerHandler#run`.
@@ -31,7 +29,7 @@ pub enum Output {
         zxid_snapshot: Zxid,
         entries: Vec<(Zxid, Bytes)>,
     },
-    /// To the log; [`Learner::durable`] follows. With `compare` this is the first entry behind a synchronization: once applied, the
+    /// To the log; [`Learner::durable`](super::Learner::durable) follows. With `compare` this is the first entry behind a synchronization: once applied, the
     /// next digest among the entries is to be compared with the tree's, and a difference calls for a snapshot.
     Append {
         zxid: Zxid,
@@ -49,7 +47,7 @@ pub enum Output {
     Serve {
         epoch: Epoch,
     },
-    /// Answered by [`Learner::pong`] at once.
+    /// Answered by [`Learner::pong`](super::Learner::pong) at once.
     Ping,
     Revalidated {
         session: SessionId,
@@ -57,8 +55,8 @@ pub enum Output {
     },
     /// The oldest `sync` passed on is done, behind the commits before this.
     Synced,
-    /// The text of a membership that was proposed: by `NEWLEADER`, in force from [`Output::Serve`] on (`proposed` is `None`; it is
-    /// wanted durable before the epoch that follows), or by the entry `proposed`, which is appended next.
+    /// The text of a membership that was proposed: by `NEWLEADER`, in force from [`Output::Serve`] on (`proposed` is `None`), or by
+    /// the entry `proposed`, which is appended next.
     Membership {
         text: Bytes,
         proposed: Option<Zxid>,

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use super::*;
 use crate::jute::{put_buffer, put_string};
+use crate::proto::quorum::SNAPSHOT_SIGNATURE;
 use crate::proto::txn::{TxnDigest, TxnHeader};
 use crate::proto::{Acl, StatPersisted};
 use crate::snapshot::ACL_OPEN;
