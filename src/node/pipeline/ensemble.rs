@@ -284,7 +284,7 @@ impl<L: PipelineLink> Pipeline<L> {
                 PeerEvent::Received(bytes) => {
                     learning.machine.received(now.instant, bytes, &mut learning.loader)
                 }
-                PeerEvent::Sent(count) => learning.machine.sent(count as u64),
+                PeerEvent::Sent(count) => learning.machine.sent(count),
                 PeerEvent::Closed if learning.machine.phase() == Phase::Discovery => self.dial_again(),
                 PeerEvent::Closed => self.look("the leader's connection is closed"),
                 PeerEvent::Connected | PeerEvent::Accepted { .. } => {}

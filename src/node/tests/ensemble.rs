@@ -23,6 +23,8 @@ struct Ensemble {
     wires: VecDeque<(End, Wire)>,
     accepted: u32,
     cut: BTreeSet<(usize, usize)>,
+    /// Ends of servers that stand still and do not know yet that they are gone.
+    broken: BTreeSet<End>,
 }
 
 enum Wire {
@@ -81,10 +83,16 @@ fn options(me: ServerId, membership: Membership) -> EnsembleOptions {
 
 impl Ensemble {
     fn new(voters: usize, observers: usize) -> Ensemble {
+        Ensemble::with(voters, observers, |_| {})
+    }
+
+    fn with(voters: usize, observers: usize, adjust: impl Fn(&mut EnsembleOptions)) -> Ensemble {
         let nodes = (1..=voters + observers).map(|id| {
             let mut world = World::with(1, |front, _| front.serving = Serving::No);
             let id = ServerId(id as u8);
-            world.pipeline = world.pipeline.in_ensemble(options(id, membership(voters, observers)));
+            let mut options = options(id, membership(voters, observers));
+            adjust(&mut options);
+            world.pipeline = world.pipeline.in_ensemble(options);
             world
         });
         let nodes: Vec<World> = nodes.collect();
@@ -95,6 +103,7 @@ impl Ensemble {
             wires: VecDeque::new(),
             accepted: 0,
             cut: BTreeSet::new(),
+            broken: BTreeSet::new(),
         }
     }
 
@@ -156,6 +165,10 @@ impl Ensemble {
     fn deliver(&mut self, end: End, wire: Wire) {
         let (index, conn) = end;
         if !self.up[index] {
+            if matches!(wire, Wire::Closed) {
+                self.links.remove(&end);
+                self.broken.insert(end);
+            }
             return;
         }
         let node = &mut self.nodes[index];
@@ -231,9 +244,22 @@ impl Ensemble {
         self.up[index] = false;
         let ends: Vec<End> = self.links.keys().copied().filter(|end| end.0 == index).collect();
         for end in ends {
+            self.broken.insert(end);
             if let Some(far) = self.links.remove(&end) {
                 self.wires.push_back((far, Wire::Closed));
             }
+        }
+    }
+
+    /// A server that stood still goes on; all its connections are broken.
+    fn start(&mut self, index: usize) {
+        let now = self.nodes.iter().map(|node| node.now).max_by_key(|now| now.instant).unwrap();
+        self.nodes[index].now = now;
+        self.up[index] = true;
+        let conns: Vec<PeerConn> = self.broken.iter().filter(|end| end.0 == index).map(|end| end.1).collect();
+        self.broken.retain(|end| end.0 != index);
+        for conn in conns {
+            self.wires.push_back(((index, conn), Wire::Closed));
         }
     }
 
@@ -330,4 +356,89 @@ fn replies_keep_their_order_on_a_follower() {
         .collect();
     let ok = ErrorCode::Ok.code();
     assert_eq!(errs, [ok, ok, ok, ok, ok, ErrorCode::NoNode.code(), ok]);
+}
+
+/// A follower whose log is too far behind for what the leader remembers gets the whole state.
+#[test]
+fn a_server_that_comes_late_gets_a_snapshot() {
+    let mut ensemble = Ensemble::with(3, 0, |options| options.recent_bytes_max = 1);
+    ensemble.up[0] = false;
+    ensemble.pass_until("a quorum", |e| e.serving().len() == 2);
+    let client = ensemble.connect(1);
+    for n in 0..20 {
+        assert_eq!(ensemble.call(1, client, create(&format!("/n{n}"))).err, ErrorCode::Ok.code());
+    }
+    ensemble.start(0);
+    ensemble.pass_until("all three", |e| e.serving().len() == 3);
+    ensemble.assert_agree();
+    let client = ensemble.connect(0);
+    assert_eq!(ensemble.call(0, client, get("/n7")).err, ErrorCode::Ok.code());
+    assert_eq!(ensemble.call(0, client, create("/more")).err, ErrorCode::Ok.code());
+    ensemble.assert_agree();
+}
+
+/// What only a minority has logged is cut from its log when the others have gone on without it.
+#[test]
+fn what_no_quorum_has_is_dropped() {
+    let mut ensemble = Ensemble::started(3, 0);
+    let leader = ensemble.leader().unwrap();
+    let others: Vec<usize> = (0..3).filter(|&n| n != leader).collect();
+    let client = ensemble.connect(leader);
+    // The proposal reaches nobody.
+    for &other in &others {
+        ensemble.kill(other);
+    }
+    ensemble.nodes[leader].send(client, &[create("/lost")]);
+    ensemble.nodes[leader].turn();
+    ensemble.nodes[leader].peer_work.clear();
+    let logged = ensemble.nodes[leader].pipeline.describe();
+    ensemble.kill(leader);
+    for &other in &others {
+        ensemble.start(other);
+    }
+    ensemble.pass_until("the others", |e| e.serving().len() == 2);
+    let client = ensemble.connect(others[0]);
+    assert_eq!(ensemble.call(others[0], client, create("/kept")).err, ErrorCode::Ok.code());
+    ensemble.start(leader);
+    ensemble.pass_until(&format!("the old leader, which had {logged},"), |e| e.serving().len() == 3);
+    ensemble.assert_agree();
+    let client = ensemble.connect(leader);
+    assert_eq!(ensemble.call(leader, client, get("/lost")).err, ErrorCode::NoNode.code());
+}
+
+#[test]
+fn a_session_moves_between_servers_and_ends_everywhere() {
+    let mut ensemble = Ensemble::started(3, 0);
+    let client = ensemble.connect(0);
+    assert_eq!(ensemble.call(0, client, ephemeral("/e")).err, ErrorCode::Ok.code());
+    let session = ensemble.nodes[0].client(client).connected.unwrap().session;
+    for to in [1, 2, 0, 1] {
+        let moved = ensemble.nodes[to].accept(0);
+        ensemble.nodes[to].shake_hands(moved, session, &crate::session::password(session));
+        ensemble.pass_until("the session", |e| e.nodes[to].client(moved).connected.is_some());
+        assert_eq!(ensemble.nodes[to].client(moved).connected.unwrap().session, session);
+        assert_eq!(ensemble.call(to, moved, set("/e", b"moved")).err, ErrorCode::Ok.code());
+    }
+    // Nobody speaks for it any more.
+    ensemble.pass_ms(10_000);
+    let client = ensemble.connect(2);
+    assert_eq!(ensemble.call(2, client, get("/e")).err, ErrorCode::NoNode.code());
+    ensemble.assert_agree();
+}
+
+#[test]
+fn a_session_whose_client_only_pings_lives_on_any_server() {
+    let mut ensemble = Ensemble::started(3, 0);
+    let clients: Vec<Handle> = (0..3).map(|n| ensemble.connect(n)).collect();
+    for _ in 0..10 {
+        ensemble.pass_ms(1000);
+        for (n, &client) in clients.iter().enumerate() {
+            assert_eq!(
+                ensemble.call(n, client, get("/")).err,
+                ErrorCode::Ok.code(),
+                "client of server {}",
+                n + 1
+            );
+        }
+    }
 }

@@ -107,7 +107,8 @@ impl Proofs {
 
     /// The next learner to be sent a `SYNC` before the commit of `zxid`, which a quorum has acknowledged.
     pub fn pop_sync_before(&mut self, zxid: Zxid) -> Option<PeerConn> {
-        self.syncs.pop_front_if(|sync| sync.after < zxid).map(|sync| sync.conn)
+        let is_due = self.syncs.front().is_some_and(|sync| sync.after < zxid);
+        if is_due { self.syncs.pop_front().map(|sync| sync.conn) } else { None }
     }
 
     /// The next learner to be sent a `SYNC`.
