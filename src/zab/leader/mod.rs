@@ -180,6 +180,14 @@ struct Proposal {
     at: Instant,
 }
 
+/// How far a voter is.
+#[derive(Clone, Copy, Debug)]
+struct Ack {
+    zxid: Zxid,
+    server: ServerId,
+    conn: PeerConn,
+}
+
 /// The leader of one epoch.
 #[derive(Debug)]
 pub struct Leader {
@@ -217,8 +225,14 @@ pub struct Leader {
     /// After this process stood still, what waits in sockets is heard before anybody counts as silent (O12).
     grace_until: Instant,
     out: Vec<Output>,
-    /// For [`Leader::commit_point`], kept to save allocations.
-    acks: Vec<(Zxid, ServerId)>,
+    /// How far each voter holds our history durably, of those that have acknowledged NEWLEADER.
+    acks: Vec<Ack>,
+    /// Learners for whom live traffic is held back.
+    joining_count: usize,
+    /// The first and the last proposal since the last [`Leader::cut`], and when the first was made.
+    uncut: Option<(Zxid, Zxid, Instant)>,
+    /// A connection has ended since the quorum of connections was last looked at.
+    connection_lost: bool,
     counters: LeaderCounters,
 }
 
@@ -249,6 +263,9 @@ impl Leader {
             grace_until: now,
             out: Vec::new(),
             acks: Vec::new(),
+            joining_count: 0,
+            uncut: None,
+            connection_lost: false,
             counters: LeaderCounters::default(),
             options,
             start,
@@ -494,7 +511,7 @@ impl Leader {
         if self.phase != Phase::Broadcast {
             return;
         }
-        if !self.is_quorum(|learner| learner.stage >= Stage::WaitEpoch) {
+        if self.is_abandoned() {
             return self.resign("no quorum is connected any more".to_owned());
         }
         if self.counter_used_up() && self.outstanding.is_empty() {
@@ -549,6 +566,7 @@ impl Leader {
             }
         }
         learner.enter(now, Stage::Broadcast);
+        self.joining_count -= 1;
         tracing::info!(sid = learner.sid, observer = learner.is_observer, "a learner is up to date");
         if learner.is_observer {
             self.observers_count += 1;
@@ -601,7 +619,7 @@ impl Leader {
         for (conn, bytes) in slow {
             self.close(conn, &LearnerError::QueueFull { bytes, bytes_max });
         }
-        if self.phase == Phase::Broadcast && !self.is_quorum(|learner| learner.stage >= Stage::WaitEpoch) {
+        if self.phase == Phase::Broadcast && self.is_abandoned() {
             self.resign("no quorum is connected any more".to_owned());
         }
     }
@@ -616,7 +634,10 @@ impl Leader {
 
     fn remove(&mut self, conn: PeerConn) {
         let Some(learner) = self.learners.remove(&conn) else { return };
+        self.connection_lost = true;
         self.proofs.forget(conn);
+        self.acks.retain(|ack| ack.conn != conn);
+        self.joining_count -= usize::from(learner.is_joining());
         if learner.stage == Stage::Broadcast {
             if learner.is_observer {
                 self.observers_count -= 1;
@@ -654,6 +675,12 @@ impl Leader {
 
     fn receivers(&self) -> impl Iterator<Item = &LearnerHandler> {
         self.learners.values().filter(|learner| learner.stage == Stage::Snapshot)
+    }
+
+    /// Whether the connections that ended left no quorum.
+    fn is_abandoned(&mut self) -> bool {
+        std::mem::take(&mut self.connection_lost)
+            && !self.is_quorum(|learner| learner.stage >= Stage::WaitEpoch)
     }
 
     /// Observers never count, nor do followers outside the voters.

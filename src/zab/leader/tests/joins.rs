@@ -321,6 +321,20 @@ fn up_to_date_waits_until_what_the_learner_holds_is_committed() {
 }
 
 #[test]
+fn an_observer_that_holds_an_uncommitted_proposal_is_not_told_of_it_again() {
+    let mut world = World::established();
+    let last = world.propose(2);
+    world.durable(last);
+    // It followed when the first was proposed, and observes now.
+    world.hello(7, 9, 2, kind::OBSERVER_INFO);
+    world.ack_epoch(7, -1, zxid(2, 1));
+    world.ack(7, zxid(2, 0));
+    assert_eq!(world.kinds(7), [kind::LEADER_INFO, kind::DIFF, kind::NEW_LEADER]);
+    world.ack(2, zxid(2, 2));
+    assert_eq!(world.read(7), [Got::new(kind::UP_TO_DATE, NO_ZXID), Got::entry(kind::INFORM, zxid(2, 2))]);
+}
+
+#[test]
 fn acks_of_the_difference_may_overtake_that_of_new_leader() {
     for newleader_first in [false, true] {
         let mut world = World::new(options(&[1, 2, 3]), epochs(1, 1), &[(1, 3)]);
