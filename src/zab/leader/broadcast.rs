@@ -1,5 +1,7 @@
 //! Proposals, their commits in order, and the rounds that prove a quorum.
 
+use std::cmp::Reverse;
+
 use bytes::Bytes;
 
 use super::learner_handler::Stage;
@@ -98,7 +100,7 @@ impl Leader {
 
     /// The highest zxid that is durable here and on a quorum.
     fn commit_point(&mut self) -> Zxid {
-        self.acks.sort_unstable_by(|a, b| b.zxid.cmp(&a.zxid));
+        self.acks.sort_unstable_by_key(|ack| Reverse(ack.zxid));
         let mut set: ServerSet = [self.options.me].into_iter().collect();
         if self.options.verifier.is_quorum(&set) {
             return self.zxid_durable;

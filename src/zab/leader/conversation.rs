@@ -201,7 +201,8 @@ impl Leader {
             // A server without proof of its history says -1.
             learner.elects = zxid != NO_ZXID;
         }
-        learner.zxid = zxid;
+        // Zero from a server that was here before in this epoch: maybe it distrusts what it holds, and wants it replaced.
+        learner.zxid = if current == -1 && zxid == Zxid::ZERO { NO_ZXID } else { zxid };
         learner.enter(now, Stage::WaitElected);
         if self.phase >= Phase::Synchronisation {
             self.synchronise(now, conn, recent);

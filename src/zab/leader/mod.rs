@@ -64,9 +64,11 @@ pub struct LeaderOptions {
     pub config_text: Bytes,
     /// A learner with a higher one is refused.
     pub config_version: i64,
-    /// Bytes of data in one packet of a learner: the longest request, and a little.
+    /// Bytes of data in one packet of a learner: the longest request, or the longest list of sessions in the answer to a ping, at 12
+    /// bytes each. ZooKeeper: `jute.maxbuffer` and its extra.
     pub packet_bytes_max: usize,
-    /// Bytes that may wait for one learner to read; beyond, it is closed and synchronises anew.
+    /// Bytes that may wait for one learner to read; beyond, it is closed and synchronises anew. A difference takes at most half of it, so
+    /// it has to be more than twice what may be outstanding.
     pub learner_queue_bytes_max: usize,
     /// `leader.maxConcurrentSnapSyncs`: beyond it observers are sent away.
     pub snapshot_syncs_max: usize,
@@ -122,7 +124,7 @@ pub enum Output {
     Proved(ProofId),
     /// Learners wait for a pass over the tree: [`Leader::snapshot_begin`].
     WantSnapshot,
-    /// The reign is over, every connection closed. Nothing else follows.
+    /// The reign is over, every connection closed. Nothing follows but the closing of connections that come later.
     Resign {
         reason: String,
     },
@@ -280,6 +282,9 @@ impl Leader {
     /// Takes what happened on a connection of the quorum port.
     pub fn event(&mut self, now: Instant, conn: PeerConn, event: PeerEvent<'_>, recent: &Recent) {
         if self.phase == Phase::Resigned {
+            if matches!(event, PeerEvent::Accepted { port: PeerPort::Quorum, .. }) {
+                self.out.push(Output::Peer(PeerWork::Close { conn }));
+            }
             return;
         }
         match event {
