@@ -1,9 +1,11 @@
 //! Proposals, their commits in order, and the rounds that prove a quorum.
 
+use std::cmp::Reverse;
+
 use bytes::Bytes;
 
 use super::learner_handler::Stage;
-use super::{COUNTER_LAST, Leader, Output, Phase, Proposal};
+use super::{Ack, COUNTER_LAST, Leader, Output, Phase, Proposal};
 use crate::proto::quorum::kind;
 use crate::txnlog::follows;
 use crate::types::{Instant, Zxid};
@@ -28,11 +30,13 @@ impl Leader {
         if self.followers_count > 0 {
             self.to_followers.entry(kind::PROPOSAL, zxid, entry);
         }
-        for learner in self.learners.values_mut().filter(|learner| !learner.is_observer) {
-            if learner.is_joining() {
-                learner.hold(zxid, entry.clone());
-            } else if learner.stage == Stage::Broadcast {
-                learner.await_ack(now, zxid);
+        let (first, _, at) = self.uncut.unwrap_or((zxid, zxid, now));
+        self.uncut = Some((first, zxid, at));
+        if self.joining_count > 0 {
+            for learner in self.learners.values_mut().filter(|learner| !learner.is_observer) {
+                if learner.is_joining() {
+                    learner.hold(zxid, entry.clone());
+                }
             }
         }
     }
@@ -76,9 +80,12 @@ impl Leader {
             if self.observers_count > 0 {
                 self.to_observers.entry(kind::INFORM, zxid, &proposal.entry);
             }
-            for learner in self.learners.values_mut().filter(|learner| learner.is_observer) {
-                if learner.is_joining() {
-                    learner.hold(zxid, proposal.entry.clone());
+            if self.joining_count > 0 {
+                for learner in self.learners.values_mut().filter(|learner| learner.is_observer) {
+                    // One that followed before may hold what was proposed then.
+                    if learner.is_joining() && zxid > learner.covered {
+                        learner.hold(zxid, proposal.entry.clone());
+                    }
                 }
             }
             self.counters.commits += 1;
@@ -89,34 +96,44 @@ impl Leader {
         }
         self.zxid_committed = last;
         self.out.push(Output::Committed(last));
-        for conn in self.at_stage(Stage::Acked) {
-            self.release(now, conn);
+        if self.joining_count > 0 {
+            for conn in self.at_stage(Stage::Acked) {
+                self.release(now, conn);
+            }
         }
         self.release_syncs();
     }
 
     /// The highest zxid that is durable here and on a quorum.
     fn commit_point(&mut self) -> Zxid {
-        let mut acks = std::mem::take(&mut self.acks);
-        acks.clear();
-        acks.push((self.zxid_durable, self.options.me));
-        for learner in self.learners.values().filter(|learner| learner.stage >= Stage::Acked) {
-            if let Some(server) = learner.server.filter(|_| self.votes(learner)) {
-                acks.push((learner.acked, server));
-            }
+        self.acks.sort_unstable_by_key(|ack| Reverse(ack.zxid));
+        let mut set: ServerSet = [self.options.me].into_iter().collect();
+        if self.options.verifier.is_quorum(&set) {
+            return self.zxid_durable;
         }
-        acks.sort_unstable_by(|a, b| b.cmp(a));
-        let mut set = ServerSet::EMPTY;
-        let mut point = Zxid::ZERO;
-        for &(zxid, server) in &acks {
-            set.insert(server);
+        for ack in &self.acks {
+            set.insert(ack.server);
             if self.options.verifier.is_quorum(&set) {
-                point = zxid.min(self.zxid_durable);
-                break;
+                return ack.zxid.min(self.zxid_durable);
             }
         }
-        self.acks = acks;
-        point
+        Zxid::ZERO
+    }
+
+    /// A learner holds our history durably up to `zxid`. Only voters count.
+    pub(super) fn count_ack(&mut self, conn: PeerConn, zxid: Zxid) {
+        let learner = &self.learners[&conn];
+        let Some(server) = learner.server.filter(|_| self.votes(learner)) else { return };
+        match self.acks.iter_mut().find(|ack| ack.conn == conn) {
+            Some(ack) => {
+                assert!(ack.zxid <= zxid, "{server:?} held {} and now {zxid}", ack.zxid);
+                ack.zxid = zxid;
+            }
+            None => {
+                assert!(self.acks.iter().all(|ack| ack.server != server), "{server:?} counts twice");
+                self.acks.push(Ack { zxid, server, conn });
+            }
+        }
     }
 
     /// Hands what all followers and all observers get alike to each of them. Due before anything that only one of them gets.
@@ -131,6 +148,13 @@ impl Leader {
                         learner.queue.raw(piece.clone());
                     }
                 }
+            }
+        }
+        let Some((first, last, at)) = self.uncut.take().filter(|_| self.followers_count > 0) else { return };
+        for learner in self.learners.values_mut() {
+            if learner.stage == Stage::Broadcast && !learner.is_observer {
+                learner.await_ack(at, first);
+                learner.await_ack(at, last);
             }
         }
     }

@@ -32,6 +32,7 @@ impl Leader {
             };
             let learner = self.learners.get_mut(&conn).expect("it waits for a snapshot");
             learner.enter(now, Stage::Snapshot);
+            self.joining_count += 1;
             learner.covered = from;
             learner.queue.packet(kind::SNAP, zxid, None);
             for (zxid, entry) in entries {
@@ -46,7 +47,8 @@ impl Leader {
 
     /// Whether every receiver of the pass has room for another part.
     pub fn snapshot_room(&self) -> bool {
-        let bytes_max = SNAPSHOT_QUEUE_BYTES_MAX.min(self.options.learner_queue_bytes_max / 2);
+        // A half is for what followed the tree when the pass began, the rest for what follows meanwhile.
+        let bytes_max = SNAPSHOT_QUEUE_BYTES_MAX.min(self.options.learner_queue_bytes_max / 4);
         self.receivers().all(|learner| learner.queue.unsent() < bytes_max)
     }
 
@@ -114,6 +116,7 @@ impl Leader {
                     }
                 }
                 self.counters.diff_syncs += 1;
+                self.joining_count += 1;
                 self.new_leader(now, conn);
             }
         }

@@ -77,7 +77,8 @@ impl Leader {
             (kind::PING, Stage::NewLeader | Stage::Acked | Stage::Broadcast) => {
                 touches(data, &mut self.out)?;
                 let begun_at = self.proofs.begun_at();
-                if learner.pong(packet.zxid) && begun_at.is_some_and(|begun| learner.answered > begun) {
+                let is_fit = learner.pong(packet.zxid);
+                if is_fit && !learner.is_observer && begun_at.is_some_and(|begun| learner.answered > begun) {
                     self.confirm_round();
                 }
                 Ok(())
@@ -150,7 +151,17 @@ impl Leader {
                 self.settle_epoch(now);
             }
             Phase::WriteAccepted => {}
-            _ => self.leader_info(now, conn),
+            _ => {
+                if accepted > self.epoch {
+                    tracing::warn!(
+                        sid = info.sid,
+                        accepted = accepted.0,
+                        epoch = self.epoch.0,
+                        "a learner has promised a later epoch: it can join only when another reign begins"
+                    );
+                }
+                self.leader_info(now, conn);
+            }
         }
         Ok(())
     }
@@ -190,7 +201,8 @@ impl Leader {
             // A server without proof of its history says -1.
             learner.elects = zxid != NO_ZXID;
         }
-        learner.zxid = zxid;
+        // Zero from a server that was here before in this epoch: maybe it distrusts what it holds, and wants it replaced.
+        learner.zxid = if current == -1 && zxid == Zxid::ZERO { NO_ZXID } else { zxid };
         learner.enter(now, Stage::WaitElected);
         if self.phase >= Phase::Synchronisation {
             self.synchronise(now, conn, recent);
@@ -208,14 +220,19 @@ impl Leader {
             if learner.stage == Stage::NewLeader {
                 learner.enter(now, Stage::Acked);
                 learner.acked = learner.covered;
+                let covered = learner.covered;
+                self.count_ack(conn, covered);
                 self.commit(now);
                 self.release(now, conn);
             }
             return Ok(());
         }
         let sent = if learner.stage == Stage::Broadcast { self.zxid_proposed } else { learner.covered };
-        if learner.ack(zxid, sent, self.epoch)? && zxid > self.zxid_committed {
-            self.commit(now);
+        if learner.ack(zxid, sent, self.epoch)? {
+            self.count_ack(conn, zxid);
+            if zxid > self.zxid_committed {
+                self.commit(now);
+            }
         }
         Ok(())
     }

@@ -64,9 +64,11 @@ pub struct LeaderOptions {
     pub config_text: Bytes,
     /// A learner with a higher one is refused.
     pub config_version: i64,
-    /// Bytes of data in one packet of a learner: the longest request, and a little.
+    /// Bytes of data in one packet of a learner: the longest request, or the longest list of sessions in the answer to a ping, at 12
+    /// bytes each. ZooKeeper: `jute.maxbuffer` and its extra.
     pub packet_bytes_max: usize,
-    /// Bytes that may wait for one learner to read; beyond, it is closed and synchronises anew.
+    /// Bytes that may wait for one learner to read; beyond, it is closed and synchronises anew. A difference takes at most half of it, so
+    /// it has to be more than twice what may be outstanding.
     pub learner_queue_bytes_max: usize,
     /// `leader.maxConcurrentSnapSyncs`: beyond it observers are sent away.
     pub snapshot_syncs_max: usize,
@@ -122,7 +124,7 @@ pub enum Output {
     Proved(ProofId),
     /// Learners wait for a pass over the tree: [`Leader::snapshot_begin`].
     WantSnapshot,
-    /// The reign is over, every connection closed. Nothing else follows.
+    /// The reign is over, every connection closed. Nothing follows but the closing of connections that come later.
     Resign {
         reason: String,
     },
@@ -180,6 +182,14 @@ struct Proposal {
     at: Instant,
 }
 
+/// How far a voter is.
+#[derive(Clone, Copy, Debug)]
+struct Ack {
+    zxid: Zxid,
+    server: ServerId,
+    conn: PeerConn,
+}
+
 /// The leader of one epoch.
 #[derive(Debug)]
 pub struct Leader {
@@ -217,8 +227,14 @@ pub struct Leader {
     /// After this process stood still, what waits in sockets is heard before anybody counts as silent (O12).
     grace_until: Instant,
     out: Vec<Output>,
-    /// For [`Leader::commit_point`], kept to save allocations.
-    acks: Vec<(Zxid, ServerId)>,
+    /// How far each voter holds our history durably, of those that have acknowledged NEWLEADER.
+    acks: Vec<Ack>,
+    /// Learners for whom live traffic is held back.
+    joining_count: usize,
+    /// The first and the last proposal since the last [`Leader::cut`], and when the first was made.
+    uncut: Option<(Zxid, Zxid, Instant)>,
+    /// A connection has ended since the quorum of connections was last looked at.
+    connection_lost: bool,
     counters: LeaderCounters,
 }
 
@@ -249,6 +265,9 @@ impl Leader {
             grace_until: now,
             out: Vec::new(),
             acks: Vec::new(),
+            joining_count: 0,
+            uncut: None,
+            connection_lost: false,
             counters: LeaderCounters::default(),
             options,
             start,
@@ -263,6 +282,9 @@ impl Leader {
     /// Takes what happened on a connection of the quorum port.
     pub fn event(&mut self, now: Instant, conn: PeerConn, event: PeerEvent<'_>, recent: &Recent) {
         if self.phase == Phase::Resigned {
+            if matches!(event, PeerEvent::Accepted { port: PeerPort::Quorum, .. }) {
+                self.out.push(Output::Peer(PeerWork::Close { conn }));
+            }
             return;
         }
         match event {
@@ -494,7 +516,7 @@ impl Leader {
         if self.phase != Phase::Broadcast {
             return;
         }
-        if !self.is_quorum(|learner| learner.stage >= Stage::WaitEpoch) {
+        if self.is_abandoned() {
             return self.resign("no quorum is connected any more".to_owned());
         }
         if self.counter_used_up() && self.outstanding.is_empty() {
@@ -549,6 +571,7 @@ impl Leader {
             }
         }
         learner.enter(now, Stage::Broadcast);
+        self.joining_count -= 1;
         tracing::info!(sid = learner.sid, observer = learner.is_observer, "a learner is up to date");
         if learner.is_observer {
             self.observers_count += 1;
@@ -601,7 +624,7 @@ impl Leader {
         for (conn, bytes) in slow {
             self.close(conn, &LearnerError::QueueFull { bytes, bytes_max });
         }
-        if self.phase == Phase::Broadcast && !self.is_quorum(|learner| learner.stage >= Stage::WaitEpoch) {
+        if self.phase == Phase::Broadcast && self.is_abandoned() {
             self.resign("no quorum is connected any more".to_owned());
         }
     }
@@ -621,7 +644,10 @@ impl Leader {
 
     fn remove(&mut self, conn: PeerConn) {
         let Some(learner) = self.learners.remove(&conn) else { return };
+        self.connection_lost = true;
         self.proofs.forget(conn);
+        self.acks.retain(|ack| ack.conn != conn);
+        self.joining_count -= usize::from(learner.is_joining());
         if learner.stage == Stage::Broadcast {
             if learner.is_observer {
                 self.observers_count -= 1;
@@ -659,6 +685,12 @@ impl Leader {
 
     fn receivers(&self) -> impl Iterator<Item = &LearnerHandler> {
         self.learners.values().filter(|learner| learner.stage == Stage::Snapshot)
+    }
+
+    /// Whether the connections that ended left no quorum.
+    fn is_abandoned(&mut self) -> bool {
+        std::mem::take(&mut self.connection_lost)
+            && !self.is_quorum(|learner| learner.stage >= Stage::WaitEpoch)
     }
 
     /// Observers never count, nor do followers outside the voters.

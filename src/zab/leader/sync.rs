@@ -22,7 +22,8 @@ pub(super) enum SyncMode {
 /// Decides for a learner whose history ends at `learner`; ours ends at `last`, in the epoch `current`.
 ///
 /// A difference of more than `bytes_max` is a snapshot as well. A learner at zero gets a snapshot even where the difference is at
-/// hand: it may be one that distrusts what it holds (quorum-protocol 10.1), and an empty one is no worse off.
+/// hand: it may be one that distrusts what it holds (quorum-protocol 10.1), and an empty one is no worse off. Below zero it has no
+/// history at all.
 pub(super) fn decide(
     recent: &Recent,
     learner: Zxid,

@@ -154,6 +154,22 @@ fn snapshots_for_whoever_is_not_exactly_in_our_history_and_truncation_for_nobody
 }
 
 #[test]
+fn who_distrusts_what_it_holds_gets_a_snapshot_even_of_nothing() {
+    let mut world = World::new(options(&[1, 2, 3]), epochs(0, 0), &[]);
+    world.hello(2, 2, 0, kind::FOLLOWER_INFO);
+    world.ack_epoch(2, 0, Zxid(0));
+    world.ack(2, zxid(1, 0));
+    world.hello(3, 3, 1, kind::FOLLOWER_INFO);
+    world.ack_epoch(3, -1, Zxid(0));
+    assert_eq!(world.kinds(3), [kind::LEADER_INFO]);
+    world.snapshot(zxid(0, 0), &[]);
+    let bytes = world.inboxes.remove(&world.conn(3)).unwrap();
+    assert!(bytes.starts_with(&packet(kind::SNAP, Zxid(0), None)));
+    world.ack(3, zxid(1, 0));
+    assert_eq!(world.kinds(3), [kind::UP_TO_DATE]);
+}
+
+#[test]
 fn a_snapshot_is_followed_by_its_signature_the_history_and_new_leader() {
     let mut world = World::established();
     let last = world.propose(2);
@@ -318,6 +334,20 @@ fn up_to_date_waits_until_what_the_learner_holds_is_committed() {
     assert_eq!(world.read(7), []);
     world.ack(2, zxid(2, 2));
     assert_eq!(world.read(7), [Got::new(kind::UP_TO_DATE, NO_ZXID)]);
+}
+
+#[test]
+fn an_observer_that_holds_an_uncommitted_proposal_is_not_told_of_it_again() {
+    let mut world = World::established();
+    let last = world.propose(2);
+    world.durable(last);
+    // It followed when the first was proposed, and observes now.
+    world.hello(7, 9, 2, kind::OBSERVER_INFO);
+    world.ack_epoch(7, -1, zxid(2, 1));
+    world.ack(7, zxid(2, 0));
+    assert_eq!(world.kinds(7), [kind::LEADER_INFO, kind::DIFF, kind::NEW_LEADER]);
+    world.ack(2, zxid(2, 2));
+    assert_eq!(world.read(7), [Got::new(kind::UP_TO_DATE, NO_ZXID), Got::entry(kind::INFORM, zxid(2, 2))]);
 }
 
 #[test]
