@@ -10,6 +10,7 @@ mod cores;
 mod error;
 pub mod keys;
 mod members;
+pub mod membership;
 pub mod properties;
 mod sources;
 
@@ -20,6 +21,7 @@ pub use build::load;
 pub use cores::Cores;
 pub use error::{ConfigError, Level, Notice, Origin};
 pub use members::{ListenAddress, Member, MemberAddress, Role};
+pub use membership::{Membership, MembershipError};
 pub use sources::{CONFIG_BYTES_MAX, Sources, Start, flags_of_shell};
 
 /// Everything a server is told, checked. Names are ZooKeeper's in our spelling; each field names its key.
