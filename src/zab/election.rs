@@ -190,6 +190,12 @@ impl Election {
                 self.weigh(from, &notification);
             }
         }
+        tracing::info!(
+            "looking for a leader in round {}, with zxid {} of epoch {}",
+            self.round,
+            self.own.0,
+            self.own.1.0
+        );
         self.broadcast();
         self.count(now);
     }
@@ -322,6 +328,7 @@ impl Election {
             () if self.voters.contains(me) => ServerState::Following,
             () => ServerState::Observing,
         };
+        tracing::info!("server {} is elected in round {}; this one is {state:?}", leader.0, self.round);
         self.phase = Phase::Settled(state);
         self.choice = choice;
         self.votes.clear();

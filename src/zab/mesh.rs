@@ -9,7 +9,7 @@
 //! Whatever does not belong closes its connection with a line in the log, not more than one a second: garbage, a length out
 //! of range, an unknown server id, this server's own, a membership text that makes none. Held at most: [`PENDING_MAX`] connections that
 //! have not said who they are, with [`INITIAL_BYTES_MAX`] bytes each, and for each server one connection with one unfinished
-//! message in either direction.
+//! message in either direction, and the last membership text it sent that is not ours.
 //!
 //! Source: ZooKeeper `QuorumCnxManager`.
 

@@ -253,6 +253,24 @@ fn late_servers_find_the_leader_whatever_they_bring() {
 }
 
 #[test]
+fn who_asked_is_told_the_outcome() {
+    let mut world = World::new(membership(3, 1, ""), 5);
+    for id in 1..=4 {
+        world.start(id, 5, 1);
+    }
+    world.settle(Duration::from_secs(1));
+    world.stop(3);
+    // The observer misses the leader first, and has had its answers before the voters agree.
+    world.look(4, 0, 0);
+    let until = world.now + MS;
+    while world.step(until) {}
+    world.look(1, 5, 1);
+    world.look(2, 5, 1);
+    let (leader, took) = world.settle(Duration::from_secs(1));
+    assert!(leader == 2 && took < MS, "{took:?}");
+}
+
+#[test]
 fn untrusted_data_elect_nobody() {
     let mut world = World::new(membership(3, 0, ""), 6);
     world.start(1, UNTRUSTED.0, 9);
@@ -296,6 +314,11 @@ fn one_vote_for_a_leader_is_not_enough() {
     hearsay.state = ServerState::Looking;
     hearsay.round = 0;
     election.notification(now, ServerId(3), &hearsay);
+    assert!(election.is_looking());
+    // That it follows is not enough either: it has to lead.
+    let following = Notification { state: ServerState::Following, round: 7, ..hearsay };
+    election.notification(now, ServerId(2), &following);
+    election.notification(now, ServerId(3), &following);
     assert!(election.is_looking());
     // That 1 leads it believes nobody in another round than its own.
     for state in [ServerState::Following, ServerState::Following] {
