@@ -17,10 +17,6 @@ use bytes::Bytes;
 
 use crate::types::{Epoch, ServerId};
 
-pub mod leader;
-pub mod quorum;
-pub mod recent;
-
 /// A connection to another server.
 ///
 /// Those that were dialled get their number here, those that were accepted get it from the shell, with [`PeerConn::ACCEPTED`] set.

@@ -476,7 +476,6 @@ impl<L: PipelineLink> Pipeline<L> {
         ensemble.durable_told = zxid_last;
         let me = ensemble.options.me;
         if leader == me {
-            tracing::info!("elected: leading after {zxid_last}");
             let start = LeaderStart { epochs: ensemble.epochs, zxid_last };
             let machine = Leader::new(ensemble.options.leader.clone(), start, now);
             ensemble.role = Role::Leading(Box::new(Leading {
@@ -491,7 +490,6 @@ impl<L: PipelineLink> Pipeline<L> {
             }));
             self.unpark(true);
         } else {
-            tracing::info!("server {} is elected", leader.0);
             let until = now + ensemble.options.tick * ensemble.options.init_limit;
             ensemble.role = Role::Dialling(Dialling { leader, conn: None, next: now, until });
             self.unpark(false);
@@ -551,7 +549,7 @@ impl<L: PipelineLink> Pipeline<L> {
                 if !ensemble.farewells.is_empty() {
                     return false;
                 }
-                tracing::info!("looking for a leader, at {zxid_last} of epoch {}", ensemble.epochs.current.0);
+                tracing::debug!("the log is settled at {zxid_last}");
                 ensemble.role = Role::Looking;
                 ensemble.leader = None;
                 ensemble.voting.look(now, zxid_last, ensemble.epochs.current);
