@@ -15,6 +15,8 @@ pub mod door;
 #[cfg(test)]
 mod echo;
 #[cfg(not(test))]
+mod export;
+#[cfg(not(test))]
 mod gauges;
 mod housekeeper;
 #[cfg(not(test))]
@@ -62,6 +64,8 @@ use self::shared::{Command, Shared};
 
 #[cfg(not(test))]
 pub use self::assemble::run;
+#[cfg(not(test))]
+pub use self::export::export;
 pub use self::housekeeper::Housekeeping;
 pub use self::plan::{CorePlan, CoresChoice, Plan};
 pub use self::ports::{FrontPort, LINK_MESSAGES_MAX, PipelinePort};

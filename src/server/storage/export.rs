@@ -64,8 +64,25 @@ pub fn export(
     let outer = |dir: &Path| target.unwrap_or(dir).to_owned();
     let (snapshot_outer, log_outer) = (outer(&options.data_dir), outer(&options.data_log_dir));
     let mut places = vec![snapshot_outer.clone()];
-    places.extend((log_outer != snapshot_outer).then(|| log_outer.clone()));
-    for place in &places {
+    places.extend((log_outer != snapshot_outer).then_some(log_outer));
+    let result = write(options, &places, target.is_none(), restore);
+    if result.is_err() {
+        for place in &places {
+            let _ = fs::remove_dir_all(place.join(UNFINISHED));
+        }
+    }
+    result
+}
+
+/// `places` are the directories for snapshot and log, or one for both.
+fn write(
+    options: &StorageOptions,
+    places: &[PathBuf],
+    is_in_place: bool,
+    restore: &mut dyn Restore,
+) -> Result<Exported, StorageError> {
+    let (snapshot_outer, log_outer) = (&places[0], &places[places.len() - 1]);
+    for place in places {
         fs::create_dir_all(place).map_err(StorageError::io("make directory", place))?;
         let unfinished = place.join(UNFINISHED);
         if unfinished.exists() {
@@ -90,15 +107,15 @@ pub fn export(
     }
     member::for_zookeeper(&into, opened.epochs)?;
     let mut moved = Vec::new();
-    for place in &places {
+    for place in places {
         let unfinished = place.join(UNFINISHED);
         sync_dir(&unfinished).map_err(StorageError::io("sync directory", &unfinished))?;
     }
-    if target.is_none() {
+    if is_in_place {
         // Before a ZooKeeper can find it.
         opened.files.write_exported(opened.zxid)?;
     }
-    for place in &places {
+    for place in places {
         let version_2 = place.join(import::VERSION_2);
         if version_2.exists() {
             let aside = aside(place)?;
