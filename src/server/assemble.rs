@@ -133,7 +133,8 @@ fn assemble(config: &Config, started: StdInstant) -> Result<i32, Failure> {
         fronts,
         housekeeping: Box::new(Keeper::new(files, options::writer(config, random()), restore)),
     };
-    Ok(shell.run(node, Recovered { data_directory, zxid, started }))
+    let member = config.ensemble.as_ref().map(|ensemble| ensemble.me);
+    Ok(shell.run(node, Recovered { data_directory, zxid, started, member }))
 }
 
 /// Writes and verifies the snapshot that makes a directory ours: of an empty server, or of what was imported.

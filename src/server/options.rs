@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::storage::StorageOptions;
-use super::{CoresChoice, IoChoice, ServerOptions};
-use crate::config::{Compression, Config, ConnectionThrottle, Cores, IoDriver, ListenAddress};
+use super::{CoresChoice, IoChoice, ListenPlan, PeerPlace, ServerOptions};
+use crate::config::{Compression, Config, ConnectionThrottle, Cores, Ensemble, IoDriver, ListenAddress};
 use crate::io::Clock;
 use crate::metrics::ProcessGauges;
 use crate::node::limits::Shares;
@@ -18,6 +18,7 @@ use crate::snapshot::Packing;
 use crate::txnlog::WriterOptions;
 use crate::types::Zxid;
 use crate::words::{ServerFacts, WordOptions};
+use crate::zab::PeerPort;
 
 /// Connections the kernel keeps for us unless told otherwise: more than any herd that reconnects at once.
 const BACKLOG_DEFAULT: u32 = 4096;
@@ -72,7 +73,24 @@ pub(super) fn shell(
         force_sync: config.storage.force_sync,
         handle_signals: true,
         clock,
+        peers: config.ensemble.as_ref().map(|ensemble| (listen_plan(ensemble), ensemble.keep_alive)),
     })
+}
+
+/// Both ports at every own address, or at all the machine has.
+fn listen_plan(ensemble: &Ensemble) -> ListenPlan {
+    let places = ensemble.own().addresses.iter().flat_map(|address| {
+        // "0.0.0.0" in the own line is the wildcard.
+        let host = ListenAddress::new(&address.host, 0).host.filter(|_| !ensemble.listen_on_all_ips);
+        let place = move |port, number| PeerPlace { port, host: host.clone(), number };
+        [(PeerPort::Election, address.election_port), (PeerPort::Quorum, address.quorum_port)]
+            .map(|(port, number)| place(port, number))
+    });
+    ListenPlan {
+        places: places.collect(),
+        tries_max: ensemble.bind_tries,
+        waits_for_names: ensemble.waits_for_names,
+    }
 }
 
 /// The wildcard is one socket for both families where the machine has both.
