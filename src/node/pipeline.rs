@@ -37,6 +37,7 @@ mod leading;
 mod learning;
 mod reporter;
 mod snapshots;
+mod standing;
 mod surveys;
 mod sweep;
 mod throttle;
@@ -493,7 +494,8 @@ impl<L: PipelineLink> Pipeline<L> {
             ToPipeline::Surveyed { survey, report } => {
                 if let Some(survey) = self.surveys.add(survey, *report) {
                     let (front, conn) = (survey.front, survey.conn);
-                    let text = self.surveys.answer(survey, &self.database, &self.options, self.now);
+                    let standing = self.standing(survey.word == crate::words::Word::Dump);
+                    let text = self.surveys.answer(survey, standing, &self.database, &self.options, self.now);
                     self.links[front].push(ToFront::Text { conn, text: Bytes::from(text) });
                 }
             }

@@ -56,12 +56,6 @@ impl From<StorageError> for Failure {
 }
 
 fn assemble(config: &Config, started: StdInstant) -> Result<i32, Failure> {
-    if config.ensemble.is_some() {
-        // Alone it would take writes that the others never hear of.
-        let reason =
-            "ensembles are not available in this release, which runs one server standalone".to_owned();
-        return Err(Failure { code: EXIT_CONFIG, reason });
-    }
     let seed = random();
     let clock = Clock::new();
     let restore = RestoreOptions {
@@ -85,6 +79,7 @@ fn assemble(config: &Config, started: StdInstant) -> Result<i32, Failure> {
         entry_count,
         first_snapshot_due,
         snapshot_advised,
+        epochs,
         ..
     } = opened;
     assert!(database.zxid_applied() == zxid, "recovered to {}, storage says {zxid}", database.zxid_applied());
@@ -121,19 +116,26 @@ fn assemble(config: &Config, started: StdInstant) -> Result<i32, Failure> {
     let startup = Startup { took: recovered_in, transactions: entry_count, snapshot_advised };
     let pipeline_options = options::pipeline(config, seed, files.identity(), zxid_snapshot, process, startup);
     let writer_options = options::writer(config, random());
-    let ids = IdSource::new(STANDALONE_ID, wall_ms());
+    let me = config.ensemble.as_ref().map(|ensemble| ensemble.me);
+    let ids = IdSource::new(me.unwrap_or(STANDALONE_ID), wall_ms());
+    let member = config.ensemble.as_ref().map(|ensemble| options::ensemble(config, ensemble, epochs, seed));
     let data_directory = config.data_dir.clone();
     let node = NodeParts {
         pipeline: Box::new(move |ports| {
             let log = txnlog::Writer::new(writer_options, log_start);
             // Held as long as anything here may still write (O11).
             let lock = lock;
-            Pipeline::new(pipeline_options, database, log, ids, ports, clock.now()).with_guard(Box::new(lock))
+            let pipeline = Pipeline::new(pipeline_options, database, log, ids, ports, clock.now());
+            let pipeline = pipeline.with_guard(Box::new(lock));
+            match member {
+                Some(member) => pipeline.in_ensemble(member),
+                None => pipeline,
+            }
         }),
         fronts,
         housekeeping: Box::new(Keeper::new(files, options::writer(config, random()), restore)),
     };
-    Ok(shell.run(node, Recovered { data_directory, zxid, started }))
+    Ok(shell.run(node, Recovered { data_directory, zxid, started, member: me }))
 }
 
 /// Writes and verifies the snapshot that makes a directory ours: of an empty server, or of what was imported.

@@ -23,6 +23,7 @@ use hashbrown::HashMap;
 use super::connection::{Connection, accept_loop};
 use super::door::{ConnId, Front, Pipeline, pipeline};
 use super::housekeeper::{Housekeeper, Report};
+use super::peers::{Listening, Peers, PeersOptions};
 use super::ports::{FrontPort, FrontRemote, Local, PipelinePort, PipelineRemote};
 use super::shared::{Command, Shared};
 use super::signal::Signal;
@@ -58,7 +59,11 @@ pub(super) struct Core {
     pub(super) closing: RefCell<VecDeque<(Instant, Weak<Connection>)>>,
     dirty: RefCell<Vec<ConnId>>,
 
-    pub(super) pump: Signal,
+    /// Connections to other servers, on the pipeline's core of a member of an ensemble.
+    peers: Option<Rc<Peers>>,
+    peer_listeners: RefCell<Vec<Listening>>,
+
+    pub(super) pump: Rc<Signal>,
     /// Another turn is wanted after I/O had its chance.
     again: Signal,
     spin: Spin,
@@ -95,7 +100,14 @@ pub(super) struct CoreParts {
     pub(super) front_remote: Option<Rc<FrontRemote>>,
     pub(super) pipeline_remotes: Vec<Rc<PipelineRemote>>,
     pub(super) local: Option<Rc<Local>>,
+    pub(super) peers: Option<PeersSeed>,
     pub(super) spin_window: Duration,
+}
+
+/// What connections to other servers start from.
+pub(super) struct PeersSeed {
+    pub(super) options: PeersOptions,
+    pub(super) listening: Vec<Listening>,
 }
 
 /// Why the server must end now.
@@ -109,7 +121,14 @@ enum Next {
 
 impl Core {
     pub(super) fn new(parts: CoreParts) -> Rc<Core> {
+        let pump = Rc::new(Signal::default());
+        let (peers, peer_listeners) = match parts.peers {
+            Some(seed) => (Some(Peers::new(seed.options, pump.clone(), parts.bell.clone())), seed.listening),
+            None => (None, Vec::new()),
+        };
         Rc::new(Core {
+            peers,
+            peer_listeners: RefCell::new(peer_listeners),
             spin: Spin::new(parts.spin_window, parts.shared.clock),
             shared: parts.shared,
             bell: parts.bell,
@@ -123,7 +142,7 @@ impl Core {
             revisits: RefCell::default(),
             closing: RefCell::default(),
             dirty: RefCell::default(),
-            pump: Signal::default(),
+            pump,
             again: Signal::default(),
             now: Cell::new(None),
             timer: Cell::new(None),
@@ -166,6 +185,9 @@ impl Core {
         if let Some(half) = &self.pipeline {
             let event = Watched::new(half.borrow().writer.event().try_clone_fd()?)?;
             self.spawn(watch_writer(self.clone(), event));
+        }
+        if let Some(peers) = &self.peers {
+            peers.listen(self.peer_listeners.take())?;
         }
         self.spawn(timer_loop(self.clone()));
         self.spawn(again_loop(self.clone()));
@@ -240,15 +262,17 @@ impl Core {
             self.stop(now);
         }
         if let Some(half) = &self.pipeline {
-            half.borrow_mut().take_completions(now)?;
-            half.borrow_mut().pipeline.turn(now);
+            let mut half = half.borrow_mut();
+            half.take_completions(now)?;
+            self.hear_peers(&mut half, now);
+            half.pipeline.turn(now);
         }
         if let Some(front) = &self.front {
             front.borrow_mut().turn(now);
         }
         self.exchange_locally(now);
         if let Some(half) = &self.pipeline {
-            half.borrow_mut().pay()?;
+            half.borrow_mut().pay(self.peers.as_ref())?;
         }
         self.settle_links();
         self.flush_all(now);
@@ -256,6 +280,19 @@ impl Core {
         self.settle_links();
         self.end_turn(now);
         Ok(self.finished(drained))
+    }
+
+    /// Hands over what happened on connections to other servers.
+    fn hear_peers(&self, half: &mut PipelineHalf, now: Now) {
+        let Some(peers) = &self.peers else { return };
+        let mut heard = false;
+        peers.take_events(&mut self.receive_buffer.borrow_mut(), |conn, event| {
+            heard = true;
+            half.pipeline.peer(now, conn, event);
+        });
+        if heard {
+            self.saw_input();
+        }
     }
 
     /// Lets front and pipeline of this thread finish what they started, within bounds.
@@ -312,7 +349,7 @@ impl Core {
         }
         if let Some(half) = &self.pipeline {
             let half = half.borrow();
-            more |= half.pipeline.has_more();
+            more |= half.pipeline.has_more() || self.peers.as_ref().is_some_and(|peers| peers.has_events());
             earlier(half.pipeline.next_timer());
         }
         self.now.set(None);
@@ -397,6 +434,9 @@ impl Core {
                 connection.kill();
             }
         }
+        if let Some(peers) = &self.peers {
+            peers.stop();
+        }
         self.timer_changed.raise();
         self.again.raise();
         self.spin.end();
@@ -405,7 +445,8 @@ impl Core {
             half.borrow().writer.event().signal();
         }
         let start = self.shared.clock.instant();
-        while self.tasks.get() > 0 && self.shared.clock.instant().since(start) < WIND_DOWN {
+        let tasks = || self.tasks.get() + self.peers.as_ref().map_or(0, |peers| peers.task_count());
+        while tasks() > 0 && self.shared.clock.instant().since(start) < WIND_DOWN {
             monoio::time::sleep(Duration::from_millis(1)).await;
         }
     }
@@ -437,7 +478,7 @@ impl PipelineHalf {
     }
 
     /// Pays what the pipeline owes: log writes first, the device is the slowest.
-    fn pay(&mut self) -> Result<(), Fatal> {
+    fn pay(&mut self, peers: Option<&Rc<Peers>>) -> Result<(), Fatal> {
         self.pipeline.drain(&mut self.owed);
         let mut writes = false;
         for output in self.owed.drain(..) {
@@ -461,13 +502,18 @@ impl PipelineHalf {
                 }
                 pipeline::Output::Snapshot(work) => self.housekeeper.snapshot(work),
                 pipeline::Output::Storage(work) => self.housekeeper.storage(work),
-                #[cfg(not(test))]
-                pipeline::Output::Peer(work) => unreachable!("{work:?} of a server alone"),
+                pipeline::Output::Peer(work) => {
+                    let peers = peers.expect("only a member of an ensemble has peers");
+                    peers.execute(work);
+                }
                 pipeline::Output::Stopped => self.stopped = true,
             }
         }
         if writes {
             self.writer.flush().map_err(|e| Fatal(format!("the log failed: {e}")))?;
+        }
+        if let Some(peers) = peers {
+            peers.flush();
         }
         Ok(())
     }

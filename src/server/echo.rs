@@ -7,10 +7,12 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
+use bytes::Bytes;
 use slab::Slab;
 
 use crate::txnlog::{LogWrite, SegmentId, SegmentWork, WriteId};
 use crate::types::{Instant, Now};
+use crate::zab::{PeerConn, PeerEvent, PeerWork};
 use link::{FrontLink, PipelineLink, ToFront, ToPipeline};
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -292,6 +294,7 @@ pub mod pipeline {
     use crate::node::{StorageEvent, StorageWork};
     use crate::snapshot::{SnapshotEvent, SnapshotWork};
     use crate::txnlog::{LogWrite, SegmentId, SegmentWork, WriteId};
+    use crate::zab::PeerWork;
 
     #[derive(Debug)]
     pub enum Input {
@@ -308,11 +311,14 @@ pub mod pipeline {
         Segment(SegmentWork),
         Snapshot(SnapshotWork),
         Storage(StorageWork),
+        Peer(PeerWork),
         Stopped,
     }
 }
 
 const SEGMENT_BLOCKS: u64 = 64;
+/// Ends a peer's connection.
+pub const PEER_GOODBYE: u8 = 0xbb;
 
 pub struct Pipeline<L> {
     links: Vec<L>,
@@ -382,6 +388,17 @@ impl<L: PipelineLink> Pipeline<L> {
         if self.stopping && self.under_way.is_none() && self.batch.is_empty() {
             self.stopping = false;
             self.owed.push(pipeline::Output::Stopped);
+        }
+    }
+
+    /// What a peer says, it hears again; one that says [`PEER_GOODBYE`] is sent away.
+    pub fn peer(&mut self, _now: Now, conn: PeerConn, event: PeerEvent<'_>) {
+        if let PeerEvent::Received(bytes) = event {
+            let copy = Bytes::copy_from_slice(bytes);
+            self.owed.push(pipeline::Output::Peer(PeerWork::Send { conn, bytes: copy }));
+            if bytes.contains(&PEER_GOODBYE) {
+                self.owed.push(pipeline::Output::Peer(PeerWork::Close { conn }));
+            }
         }
     }
 

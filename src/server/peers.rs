@@ -31,7 +31,8 @@ use bytes::{Buf, Bytes};
 use hashbrown::HashMap;
 use socket2::SockRef;
 
-pub(super) use self::listen::{ListenPlan, Listening, PeerPlace};
+pub(super) use self::listen::Listening;
+pub use self::listen::{ListenPlan, PeerPlace};
 use self::names::Names;
 use self::stream::Stream;
 use super::signal::Signal;

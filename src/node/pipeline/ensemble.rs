@@ -109,6 +109,7 @@ pub(super) struct Dialling {
 /// A reign.
 pub(super) struct Leading {
     pub machine: Leader,
+    pub since: Instant,
     /// A quorum follows; the history is committed and being applied.
     established: Option<Epoch>,
     /// Everything is applied: requests become transactions.
@@ -480,6 +481,7 @@ impl<L: PipelineLink> Pipeline<L> {
             let machine = Leader::new(ensemble.options.leader.clone(), start, now);
             ensemble.role = Role::Leading(Box::new(Leading {
                 machine,
+                since: now,
                 established: None,
                 reigns: false,
                 owners: BTreeMap::new(),
