@@ -34,6 +34,11 @@ const NOTIFICATION_INTERVAL_MAX: Duration = Duration::from_secs(1);
 const RECENT_BYTES_MAX: usize = 64 << 20;
 /// Bytes that may wait for one learner to read: all that is recent, and what comes meanwhile.
 const LEARNER_QUEUE_BYTES_MAX: usize = 256 << 20;
+/// Bytes a learner's answer to a ping may have: 65,536 sessions of 12 bytes.
+const LEARNER_PACKET_BYTES_MIN: usize = 1 << 20;
+/// How long an elected leader waits for voters that look for a leader all the same. ZooKeeper's is off unless configured
+/// (`leader.maxTimeToWaitForEpoch`), and then waits for all of initLimit.
+const EPOCH_WAIT_MAX: Duration = Duration::from_secs(1);
 /// Bytes of a leader's history that a learner takes in before it counts; more comes as a snapshot.
 const STAGED_BYTES_MAX: usize = 512 << 20;
 
@@ -227,11 +232,11 @@ pub(super) fn ensemble(
             verifier,
             config_text: membership.to_text().into(),
             config_version: membership.version,
-            packet_bytes_max: entry_bytes_max(config),
+            packet_bytes_max: entry_bytes_max(config).max(LEARNER_PACKET_BYTES_MIN),
             learner_queue_bytes_max: LEARNER_QUEUE_BYTES_MAX,
             snapshot_syncs_max: ensemble.snap_syncs_max as usize,
             diff_syncs_max: ensemble.diff_syncs_max as usize,
-            epoch_wait_max: None,
+            epoch_wait_max: Some(EPOCH_WAIT_MAX),
         },
         membership,
         tick,
