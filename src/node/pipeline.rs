@@ -186,7 +186,8 @@ pub struct Pipeline<L> {
     serving: Serving,
     /// Entries of others may meet a state that has them already.
     fit: Fit,
-    /// The tree is exactly the one the transactions' digests speak of.
+    /// The last transaction's digest was that of the tree, or the tree is fresh from the leader. Where it still is not, fetching it
+    /// again would not help.
     digest_trusted: bool,
     /// The newest proof of this reign.
     proved: Option<ProofId>,
@@ -375,7 +376,7 @@ impl<L: PipelineLink> Pipeline<L> {
         if self.stopping
             && !self.stopped
             && is_decided
-            && !self.is_bidding_farewell()
+            && !self.has_outbox()
             && self.requests.is_empty()
             && self.zxid_durable == self.log.zxid_appended()
         {
@@ -414,7 +415,7 @@ impl<L: PipelineLink> Pipeline<L> {
     fn takes_more(&self) -> bool {
         self.queue.len() + self.local_count() < OUTSTANDING_MAX
             && !self.requests.is_full()
-            && !self.is_bidding_farewell()
+            && !self.has_outbox()
             && self.has_room()
     }
 
@@ -506,14 +507,15 @@ impl<L: PipelineLink> Pipeline<L> {
     /// Takes requests as long as the throttle has room for them. Whether it took any.
     fn serve_waiting(&mut self) -> bool {
         let mut served = false;
-        while self.queue.len() < OUTSTANDING_MAX {
+        while self.queue.len() + self.local_count() < OUTSTANDING_MAX {
             if !self.has_room() {
                 self.has_more |= !self.requests.is_empty();
                 break;
             }
+            let local_count = self.local_count();
             let sessions = &self.database.sessions;
             let timeout_ms = |session| sessions.get(session).map_or(0, |found| found.timeout_ms);
-            match self.requests.next(self.now.instant, self.queue.len(), timeout_ms) {
+            match self.requests.next(self.now.instant, self.queue.len() + local_count, timeout_ms) {
                 Next::Serve { front, request, stale } => {
                     self.surveys.counters.stale_requests += u64::from(stale);
                     self.request(front, request);
@@ -625,7 +627,7 @@ impl<L: PipelineLink> Pipeline<L> {
     /// Source: ZooKeeper `ZooKeeperServer#reopenSession`. The password was checked before (client-protocol §14.7).
     fn renew(&mut self, front: usize, conn: ConnId, session: SessionId, timeout_ms: i32) {
         let Ok(before) = self.database.sessions.attach(session, owner(front, conn)) else {
-            self.links[front].push(ToFront::Refused { conn });
+            self.tell(front, ToFront::Refused { conn });
             return;
         };
         self.database.sessions.set_timeout(session, timeout_ms);
@@ -634,9 +636,9 @@ impl<L: PipelineLink> Pipeline<L> {
             leading.owners.remove(&session);
         }
         if let Some(before) = before {
-            self.links[usize::from(before.front)].push(ToFront::Close { conn: ConnId(before.conn), session });
+            self.tell(usize::from(before.front), ToFront::Close { conn: ConnId(before.conn), session });
         }
-        self.links[front].push(ToFront::Opened { conn, session, timeout_ms });
+        self.tell(front, ToFront::Opened { conn, session, timeout_ms });
     }
 
     fn apply_durable(&mut self) {
@@ -787,7 +789,6 @@ impl<L: PipelineLink> Pipeline<L> {
         }
         let here = self.database.tree.digest();
         if digest.tree_digest == here {
-            // A snapshot taken while its server went on has been caught up with.
             self.digest_trusted = true;
             return;
         }

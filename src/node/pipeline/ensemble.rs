@@ -39,6 +39,8 @@ const DIAL_AGAIN_AFTER: Duration = Duration::from_millis(25);
 /// Connections that wait for the end of an election, and the bytes of one of them: a learner sends 40 before it hears anything.
 const PARKED_MAX: usize = 256;
 const PARKED_BYTES_MAX: usize = 1024;
+/// A server whose roles end before they have come to anything waits for at most so long before it tries again.
+const FAILURE_WAIT_MAX: Duration = Duration::from_secs(1);
 /// Rounds in which the parts of one turn answer one another before the rest waits for the next.
 const ROUNDS_MAX: usize = 64;
 /// Entries kept in memory for learners that come back. ZooKeeper keeps 500. Source: ZooKeeper `ZKDatabase.commitLogCount`.
@@ -144,10 +146,16 @@ pub(super) struct Ensemble {
     snap_wanted: Option<Epoch>,
     /// Its vote does not count in this election.
     abstains: bool,
+    /// What is known to be committed: no leader may cut that (S5).
+    pub decided: Zxid,
+    /// Roles in a row that ended before this server served.
+    failures: u32,
+    /// No role begins before.
+    not_before: Option<Instant>,
     /// What the last role told its machine to be durable.
     pub durable_told: Zxid,
     /// Answers that clients of a role that ended are owed.
-    pub farewells: VecDeque<(usize, ToFront)>,
+    pub outbox: VecDeque<(usize, ToFront)>,
 }
 
 impl Ensemble {
@@ -166,8 +174,11 @@ impl Ensemble {
             leader: None,
             snap_wanted: None,
             abstains: false,
+            decided: Zxid::ZERO,
+            failures: 0,
+            not_before: None,
             durable_told: zxid_last,
-            farewells: VecDeque::new(),
+            outbox: VecDeque::new(),
             options,
         }
     }
@@ -195,7 +206,8 @@ impl Ensemble {
 
     fn next_timer(&self) -> Option<Instant> {
         let role = match &self.role {
-            Role::Settling | Role::Looking => None,
+            Role::Settling => self.not_before,
+            Role::Looking => None,
             Role::Dialling(dialling) if dialling.conn.is_none() => Some(dialling.next),
             Role::Dialling(dialling) => Some(dialling.until),
             Role::Learning(learning) => learning.machine.next_timer(),
@@ -229,7 +241,7 @@ impl<L: PipelineLink> Pipeline<L> {
             }
         };
         format!(
-            "{role}; {:?}; appended {}, durable {}, committed {}, applied {}; {} items, {} local, {} farewells; serving {:?}",
+            "{role}; {:?}; appended {}, durable {}, committed {}, applied {}; {} items, {} local, {} outbox; serving {:?}",
             ensemble.epochs,
             self.log.zxid_appended(),
             self.zxid_durable,
@@ -237,7 +249,7 @@ impl<L: PipelineLink> Pipeline<L> {
             self.database.zxid_applied(),
             self.queue.len(),
             self.local_count(),
-            ensemble.farewells.len(),
+            ensemble.outbox.len(),
             self.serving
         )
     }
@@ -372,7 +384,7 @@ impl<L: PipelineLink> Pipeline<L> {
         if self.ensemble.is_none() {
             return;
         }
-        self.bid_farewell();
+        self.send_outbox();
         self.finish_install();
         if std::mem::take(&mut self.diverged)
             && let Some(learning) = self.learning()
@@ -571,7 +583,11 @@ impl<L: PipelineLink> Pipeline<L> {
                 if !is_idle || durable != zxid_last || is_changing || self.stopping {
                     return false;
                 }
-                if !ensemble.farewells.is_empty() {
+                if ensemble.not_before.is_some_and(|not_before| now < not_before) {
+                    return false;
+                }
+                ensemble.not_before = None;
+                if !ensemble.outbox.is_empty() {
                     return false;
                 }
                 tracing::debug!("the log is settled at {zxid_last}");
@@ -622,7 +638,9 @@ impl<L: PipelineLink> Pipeline<L> {
     }
 
     fn leader_output(&mut self, output: leader::Output) {
-        let Some(Ensemble { role: Role::Leading(leading), peers, .. }) = self.ensemble.as_deref_mut() else {
+        let Some(Ensemble { role: Role::Leading(leading), peers, decided, .. }) =
+            self.ensemble.as_deref_mut()
+        else {
             return;
         };
         match output {
@@ -639,10 +657,12 @@ impl<L: PipelineLink> Pipeline<L> {
                 leading.established = Some(epoch);
                 // A quorum has taken this history for its own: with that, all of it is committed.
                 self.zxid_committed = self.log.zxid_appended();
+                *decided = self.zxid_committed;
             }
             leader::Output::Committed(zxid) => {
                 assert!(zxid >= self.zxid_committed, "committed went back to {zxid}");
                 self.zxid_committed = zxid;
+                *decided = zxid;
             }
             leader::Output::Request { conn, header, body, auth } => {
                 self.learner_request(LearnerRequest { conn, header, body, auth });
@@ -723,17 +743,40 @@ impl<L: PipelineLink> Pipeline<L> {
     /// Clients may come.
     pub(super) fn serve(&mut self) {
         self.serving = Serving::Yes;
-        let ensemble = self.ensemble.as_deref_mut().expect("only a member begins to serve");
-        for front in 0..self.links.len() {
-            ensemble.farewells.push_back((front, ToFront::Serving(Serving::Yes)));
+        if let Some(ensemble) = self.ensemble.as_deref_mut() {
+            ensemble.failures = 0;
         }
-        self.bid_farewell();
+        for front in 0..self.links.len() {
+            self.tell(front, ToFront::Serving(Serving::Yes));
+        }
+    }
+
+    /// Tells a front something that was not asked for by a message of its own, for which there need not be room.
+    pub(super) fn tell(&mut self, front: usize, message: ToFront) {
+        match self.ensemble.as_deref_mut() {
+            Some(ensemble) => {
+                ensemble.outbox.push_back((front, message));
+                self.send_outbox();
+            }
+            // A server alone speaks only when there is room.
+            None => self.links[front].push(message),
+        }
     }
 
     /// Leaves the role, whatever it was, and looks for a leader. Clients go; what they asked and was not done is refused.
     pub(super) fn look(&mut self, reason: &str) {
         let Some(ensemble) = self.ensemble.as_deref_mut() else { return };
-        tracing::warn!("looking for a leader again: {reason}");
+        if self.stopping {
+            tracing::info!("leaving the ensemble: {reason}");
+        } else {
+            tracing::warn!("looking for a leader again: {reason}");
+        }
+        // The first time at once: somebody has to lead. Who fails again and again waits, up to FAILURE_WAIT_MAX.
+        if self.serving == Serving::No && !matches!(ensemble.role, Role::Settling) {
+            let wait = DIAL_AGAIN_AFTER * (1 << ensemble.failures.min(16)) / 2;
+            ensemble.not_before = Some(self.now.instant + wait.min(FAILURE_WAIT_MAX));
+            ensemble.failures += 1;
+        }
         let role = std::mem::replace(&mut ensemble.role, Role::Settling);
         ensemble.leader = None;
         let is_roles = |whose: &Whose| matches!(whose, Whose::Leader | Whose::Learner);
@@ -741,40 +784,40 @@ impl<L: PipelineLink> Pipeline<L> {
             self.owed.push(Output::Peer(PeerWork::Close { conn }));
         }
         ensemble.peers.retain(|_, whose| !is_roles(whose));
-        let farewells = &mut ensemble.farewells;
+        let outbox = &mut ensemble.outbox;
         if self.serving == Serving::Yes {
             self.serving = Serving::No;
             for front in 0..self.links.len() {
-                farewells.push_back((front, ToFront::Serving(Serving::No)));
+                outbox.push_back((front, ToFront::Serving(Serving::No)));
             }
         }
         let mut entries = VecDeque::new();
         for item in self.queue.drain(..) {
             match item {
                 Item::Write { zxid, entry, origin } => {
-                    farewells.push_back(origin.dropped());
+                    outbox.push_back(origin.dropped());
                     entries.push_back(Item::Own { zxid, entry });
                 }
                 Item::Open { zxid, entry, front, conn, .. } => {
-                    farewells.push_back((front, ToFront::Refused { conn }));
+                    outbox.push_back((front, ToFront::Refused { conn }));
                     entries.push_back(Item::Own { zxid, entry });
                 }
                 Item::Own { .. } => entries.push_back(item),
                 Item::Refused { origin, .. } | Item::Sync { origin, .. } => {
-                    farewells.push_back(origin.dropped())
+                    outbox.push_back(origin.dropped())
                 }
                 Item::Read { front, request } => {
-                    farewells.push_back((front, ToFront::Dropped { conn: request.conn, op: request.op }));
+                    outbox.push_back((front, ToFront::Dropped { conn: request.conn, op: request.op }));
                 }
             }
         }
         self.queue = entries;
         for (front, request) in self.requests.drain() {
-            farewells.push_back((front, ToFront::Dropped { conn: request.conn, op: request.op }));
+            outbox.push_back((front, ToFront::Dropped { conn: request.conn, op: request.op }));
         }
         match role {
             Role::Learning(mut learning) => {
-                learning.local.drain(farewells);
+                learning.local.drain(outbox);
                 if let Some(epoch) = learning.refetch {
                     ensemble.snap_wanted = Some(epoch);
                 }
@@ -785,25 +828,25 @@ impl<L: PipelineLink> Pipeline<L> {
         self.proved = None;
         self.fit = Fit::Fuzzy;
         self.database.sessions.forget_owners();
-        self.bid_farewell();
+        self.send_outbox();
     }
 
     /// Hands out the answers that clients of an ended role are owed, as far as there is room.
-    pub(super) fn bid_farewell(&mut self) {
+    pub(super) fn send_outbox(&mut self) {
         let Some(ensemble) = self.ensemble.as_deref_mut() else { return };
-        while let Some((front, _)) = ensemble.farewells.front() {
+        while let Some((front, _)) = ensemble.outbox.front() {
             if self.links[*front].room() < super::ROOM_PER_ITEM {
                 self.has_more = true;
                 return;
             }
-            let (front, message) = ensemble.farewells.pop_front().expect("there is a front");
+            let (front, message) = ensemble.outbox.pop_front().expect("there is a front");
             self.links[front].push(message);
         }
     }
 
     /// Whether messages of fronts wait until others have their answers.
-    pub(super) fn is_bidding_farewell(&self) -> bool {
-        self.ensemble.as_deref().is_some_and(|ensemble| !ensemble.farewells.is_empty())
+    pub(super) fn has_outbox(&self) -> bool {
+        self.ensemble.as_deref().is_some_and(|ensemble| !ensemble.outbox.is_empty())
     }
 
     /// Answers what clients want of a server that serves nobody. `None`: done.

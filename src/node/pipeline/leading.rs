@@ -145,7 +145,7 @@ impl<L: PipelineLink> Pipeline<L> {
         let local = self.database.sessions.get(session).and_then(|found| found.owner);
         if let Some(owner) = local {
             self.database.sessions.detach(session, owner);
-            self.links[usize::from(owner.front)].push(ToFront::Close { conn: ConnId(owner.conn), session });
+            self.tell(usize::from(owner.front), ToFront::Close { conn: ConnId(owner.conn), session });
         }
     }
 

@@ -33,8 +33,6 @@ pub(super) struct Learning {
     pub local: LocalRequests,
     /// The log was cut to there and the cut is being made durable.
     truncating: Option<Zxid>,
-    /// End of the history the leader's NEWLEADER stands for.
-    zxid_new_leader: Zxid,
     /// Serve once everything up to there is applied.
     serve_from: Option<(Epoch, Zxid)>,
     is_serving: bool,
@@ -186,10 +184,10 @@ impl LocalRequests {
     }
 
     /// The role ends: what its clients are owed.
-    pub fn drain(&mut self, farewells: &mut VecDeque<(usize, ToFront)>) {
+    pub fn drain(&mut self, outbox: &mut VecDeque<(usize, ToFront)>) {
         for (_, queue) in std::mem::take(&mut self.sessions) {
             for waiting in queue {
-                farewells.push_back(match waiting {
+                outbox.push_back(match waiting {
                     Waiting::Write(origin)
                     | Waiting::Sync { origin, .. }
                     | Waiting::Refused { origin, .. } => origin.dropped(),
@@ -203,7 +201,7 @@ impl LocalRequests {
         let renewing = std::mem::take(&mut self.renewing).into_values().flatten();
         let arriving = std::mem::take(&mut self.arriving).into_values().flatten();
         for Renewing { front, conn, .. } in renewing.chain(arriving) {
-            farewells.push_back((front, ToFront::Refused { conn }));
+            outbox.push_back((front, ToFront::Refused { conn }));
         }
     }
 }
@@ -243,7 +241,6 @@ impl Learning {
             loader: Loader::new(options.tick_ms, options.hash_seed, now),
             local: LocalRequests::default(),
             truncating: None,
-            zxid_new_leader: zxid_last,
             serve_from: None,
             is_serving: false,
             refetch: None,
@@ -267,7 +264,7 @@ impl<L: PipelineLink> Pipeline<L> {
 
     pub(super) fn learner_output(&mut self, output: learner::Output) {
         let now = self.now.instant;
-        let Some(Ensemble { role: Role::Learning(learning), recent, voting, .. }) =
+        let Some(Ensemble { role: Role::Learning(learning), recent, voting, decided, .. }) =
             self.ensemble.as_deref_mut()
         else {
             return;
@@ -297,13 +294,12 @@ impl<L: PipelineLink> Pipeline<L> {
                     "{zxid} is committed out of order"
                 );
                 self.zxid_committed = zxid;
+                *decided = zxid.max(*decided);
             }
-            learner::Output::NewLeader { .. } => {
-                learning.zxid_new_leader = self.log.zxid_appended();
+            learner::Output::NewLeader { epoch } => {
+                tracing::debug!("the history of epoch {} is here and durable", epoch.0);
             }
             learner::Output::Serve { epoch } => {
-                // What NEWLEADER stood for is a quorum's history now: all of it is committed.
-                self.zxid_committed = self.zxid_committed.max(learning.zxid_new_leader);
                 learning.serve_from = Some((epoch, self.zxid_committed));
                 voting.set_epoch(now, epoch);
             }
@@ -328,12 +324,18 @@ impl<L: PipelineLink> Pipeline<L> {
     /// Ends the log at `zxid`: what is behind it was never committed.
     fn truncate(&mut self, zxid: Zxid) {
         let applied = self.database.zxid_applied();
-        let Some(Ensemble { role: Role::Learning(learning), recent, durable_told, .. }) =
+        let Some(Ensemble { role: Role::Learning(learning), recent, durable_told, decided, .. }) =
             self.ensemble.as_deref_mut()
         else {
             return;
         };
         tracing::warn!("the leader's history ends at {zxid}, this log at {}", self.log.zxid_appended());
+        if zxid < *decided {
+            let reason =
+                format!("the leader would cut {decided}, which a leader of this ensemble has committed");
+            tracing::error!("{reason}");
+            return self.look(&reason);
+        }
         if zxid < applied {
             // The tree was loaded with it at the start, before anybody could say what was committed.
             self.snapshots.abandon(&mut self.database, &mut self.owed);
@@ -352,10 +354,16 @@ impl<L: PipelineLink> Pipeline<L> {
     /// The state is from here on what the leader sent, as soon as it is on disk. `entries` bring the snapshot to `zxid`; they may be
     /// in it already, wholly or in part.
     fn install(&mut self, zxid: Zxid, zxid_snapshot: Zxid, entries: &[(Zxid, Bytes)]) {
-        let Some(Ensemble { role: Role::Learning(learning), options, .. }) = self.ensemble.as_deref_mut()
+        let Some(Ensemble { role: Role::Learning(learning), options, decided, .. }) =
+            self.ensemble.as_deref_mut()
         else {
             return;
         };
+        if zxid < *decided {
+            let reason = format!("the leader's state is of {zxid}, and {decided} is committed");
+            tracing::error!("{reason}");
+            return self.look(&reason);
+        }
         let fresh = Loader::new(options.tick_ms, options.hash_seed, self.now.instant);
         let mut database = std::mem::replace(&mut learning.loader, fresh).into_database();
         database.finish_load(zxid_snapshot);
@@ -382,7 +390,7 @@ impl<L: PipelineLink> Pipeline<L> {
         self.install = Some(Install { zxid, is_durable: false });
         self.snapshots.abandon(&mut self.database, &mut self.owed);
         self.replace_database(database);
-        self.digest_trusted = digest.is_some();
+        self.digest_trusted = true;
         self.write_install();
     }
 
@@ -403,11 +411,11 @@ impl<L: PipelineLink> Pipeline<L> {
         for front in 0..self.links.len() {
             let reader = Box::new(database.tree.reader());
             let ensemble = self.ensemble.as_deref_mut().expect("only a member gets another database");
-            ensemble.farewells.push_back((front, ToFront::Tree(reader)));
+            ensemble.outbox.push_back((front, ToFront::Tree(reader)));
         }
         self.database = database;
         self.queue.clear();
-        self.bid_farewell();
+        self.send_outbox();
     }
 
     /// The database received is on disk, as the only snapshot: the log goes on after it. This is done to the end even where the
@@ -429,7 +437,6 @@ impl<L: PipelineLink> Pipeline<L> {
         ensemble.recent.reset(zxid);
         ensemble.durable_told = zxid;
         if let Role::Learning(learning) = &mut ensemble.role {
-            learning.zxid_new_leader = zxid;
             learning.machine.installed(self.now.instant, zxid);
         }
     }
@@ -457,7 +464,6 @@ impl<L: PipelineLink> Pipeline<L> {
         ensemble.recent.reset(zxid);
         ensemble.durable_told = zxid;
         if let Role::Learning(learning) = &mut ensemble.role {
-            learning.zxid_new_leader = zxid;
             learning.machine.truncated(self.now.instant, zxid);
         }
     }
@@ -544,7 +550,7 @@ impl<L: PipelineLink> Pipeline<L> {
             learning.local.renewing.remove(&session);
         }
         if !valid {
-            self.links[renewing.front].push(ToFront::Refused { conn: renewing.conn });
+            self.tell(renewing.front, ToFront::Refused { conn: renewing.conn });
         } else if self.database.sessions.contains(session) {
             self.renew(renewing.front, renewing.conn, session, renewing.timeout_ms);
         } else if let Some(learning) = self.learning() {
@@ -622,7 +628,7 @@ impl<L: PipelineLink> Pipeline<L> {
         let round = learning.touch_round;
         learning.touches = Some(Collecting { round, missing: front_count, sessions: Vec::new() });
         for front in 0..front_count {
-            self.links[front].push(ToFront::CollectTouches { round });
+            self.tell(front, ToFront::CollectTouches { round });
         }
     }
 
