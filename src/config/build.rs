@@ -141,7 +141,7 @@ fn build(
         },
         auth: auth(values, notices)?,
         admin: Admin {
-            enabled: values.is_given("admin.enableServer").then(|| values.flag("admin.enableServer")),
+            enabled: !values.raw("admin.enableServer").eq_ignore_ascii_case("false"),
             address: ListenAddress::new(
                 values.text("admin.serverAddress").unwrap_or_default(),
                 values.number("admin.serverPort"),
@@ -150,13 +150,17 @@ fn build(
             idle_timeout_ms: values.number("admin.idleTimeout"),
             rate_limiter_interval_ms: values.number("admin.rateLimiterIntervalInMS"),
             snapshot_enabled: values.flag("admin.snapshot.enabled"),
-            restore_enabled: values.flag("admin.restore.enabled"),
             port_unification: values.flag("admin.portUnification"),
             force_https: values.flag("admin.forceHttps"),
             need_client_auth: values.flag("admin.needClientAuth"),
         },
         metrics_provider: metrics_provider(values, notices),
         audit_enabled: values.flag("audit.enable"),
+        initial_text: match &sources.start {
+            Start::File { text, .. } => redact::text(text),
+            Start::Defaults | Start::Words(_) => String::new(),
+        },
+        properties: values.properties(),
         cores: match Cores::parse(values.text("ringkeeper.cores").unwrap_or("all")) {
             Ok(cores) => cores,
             Err(expected) => return Err(values.wrong("ringkeeper.cores", expected)),
@@ -214,6 +218,7 @@ fn storage(values: &Values, notices: &mut Vec<Notice>) -> Storage {
         serialize_last_processed_zxid: values.flag("serializeLastProcessedZxid.enabled"),
         snap_retain_count,
         purge_interval_ms,
+        snapshot_on_stop: values.flag("ringkeeper.snapshotOnStop"),
         log_writes_in_flight: values.number("ringkeeper.log.inflight"),
         log_write: match values.choice("ringkeeper.log.write") {
             "direct" => LogWriteMode::Direct,
@@ -551,6 +556,20 @@ impl Values {
                 expected: key.expected(),
             });
         }
+    }
+
+    /// What was written and ZooKeeper would have as system properties, without secrets.
+    fn properties(&self) -> Vec<(String, String)> {
+        let named = |(name, written): (&String, &Written)| {
+            let property = match keys::find(name)?.given {
+                keys::Given::File => return None,
+                keys::Given::Prefixed => format!("zookeeper.{name}"),
+                keys::Given::Bare => name.clone(),
+            };
+            let value = if redact::is_secret(name) { redact::REDACTED } else { &written.value };
+            Some((property, value.to_owned()))
+        };
+        self.values.iter().filter_map(named).collect()
     }
 
     fn wrong(&self, name: &str, expected: String) -> ConfigError {

@@ -11,6 +11,7 @@ mod error;
 pub mod keys;
 mod members;
 pub mod properties;
+mod redact;
 mod sources;
 
 use std::fmt;
@@ -86,6 +87,10 @@ pub struct Config {
     pub metrics_provider: MetricsProvider,
     /// `audit.enable`, default off.
     pub audit_enabled: bool,
+    /// The file's text, without secrets; empty where there is none.
+    pub initial_text: String,
+    /// What was written, by the names of ZooKeeper's system properties, without secrets.
+    pub properties: Vec<(String, String)>,
 
     /// `ringkeeper.cores`: a count (`2`), a list (`0,2-3`), or `all`, the default.
     pub cores: Cores,
@@ -131,6 +136,8 @@ pub struct Storage {
     pub snap_retain_count: Option<u32>,
     /// `autopurge.purgeInterval`; `None` (0) is the default. Retention does not wait for it.
     pub purge_interval_ms: Option<u64>,
+    /// `ringkeeper.snapshotOnStop`: an orderly stop leaves a snapshot of everything. Default no.
+    pub snapshot_on_stop: bool,
     /// `ringkeeper.log.inflight`: log writes on their way to the device at once, 1 (default) or 2.
     pub log_writes_in_flight: u8,
     /// `ringkeeper.log.write`: `auto` (default), `direct` (refuse to run without O_DIRECT) or `buffered`.
@@ -239,8 +246,8 @@ pub enum AuthProvider {
 /// `admin.*`: the HTTP server for operators.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admin {
-    /// `admin.enableServer`; `None` where the key is absent, which starts nothing here.
-    pub enabled: Option<bool>,
+    /// `admin.enableServer`: anything but `false` starts it, as nothing does.
+    pub enabled: bool,
     /// `admin.serverAddress` and `admin.serverPort`, default every address, 8080.
     pub address: ListenAddress,
     /// `admin.commandURL`, default `/commands`.
@@ -249,9 +256,8 @@ pub struct Admin {
     pub idle_timeout_ms: u32,
     /// `admin.rateLimiterIntervalInMS`, default 300000.
     pub rate_limiter_interval_ms: u64,
-    /// `admin.snapshot.enabled`, `admin.restore.enabled`, default yes.
+    /// `admin.snapshot.enabled`, default no: whoever passes the root's list takes all data away (ZooKeeper: yes).
     pub snapshot_enabled: bool,
-    pub restore_enabled: bool,
     /// `admin.portUnification`, `admin.forceHttps`, `admin.needClientAuth`, default no.
     pub port_unification: bool,
     pub force_https: bool,

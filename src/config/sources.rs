@@ -162,9 +162,15 @@ impl Merged {
 
 /// What `ringkeeper serve` alone means.
 fn built_in() -> Vec<Entry> {
-    [("clientPort", "2181"), ("clientPortAddress", "127.0.0.1"), ("dataDir", "./data"), ("tickTime", "2000")]
-        .map(|(key, value)| Entry { key: key.into(), value: value.into(), origin: Origin::Default })
-        .into()
+    [
+        ("clientPort", "2181"),
+        ("clientPortAddress", "127.0.0.1"),
+        ("admin.serverAddress", "127.0.0.1"),
+        ("dataDir", "./data"),
+        ("tickTime", "2000"),
+    ]
+    .map(|(key, value)| Entry { key: key.into(), value: value.into(), origin: Origin::Default })
+    .into()
 }
 
 fn of_file(name: &str, text: &[u8]) -> Result<Vec<Entry>, ConfigError> {

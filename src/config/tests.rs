@@ -83,7 +83,7 @@ fn defaults_are_zookeepers() {
     assert_eq!(config.connection_throttle.freeze_time_ms, None);
     assert_eq!(config.sessionless_timeout_ms, 10_000);
     assert_eq!(config.client_backlog, None);
-    assert_eq!(config.admin.enabled, None);
+    assert!(config.admin.enabled && !config.admin.snapshot_enabled);
     assert_eq!(config.cores, Cores::All);
     assert_eq!(config.io, IoDriver::Auto);
     assert_eq!(config.spin_us, None);
@@ -246,7 +246,7 @@ fn no_client_port_is_no_listener() {
 fn each_kind_of_useless_key_is_one_notice() {
     let all = notices(
         "foo=1\nbar.baz=2\nnio.numWorkerThreads=1\nfips-mode=true\ncnxTimeout=3\ntcpKeepAlive=true\naudit.enable=true\n\
-         admin.enableServer=true\nadmin.serverPort=8080\nssl.keyStore.location=/k",
+         admin.restore.enabled=true\nadmin.serverPort=8080\nssl.keyStore.location=/k",
     );
     assert_eq!(
         all,
@@ -254,7 +254,7 @@ fn each_kind_of_useless_key_is_one_notice() {
             "unknown keys, ignored: foo, bar.baz",
             "keys accepted, without effect in ringkeeper: fips-mode, nio.numWorkerThreads",
             "keys of ensembles, without effect on a standalone server: cnxTimeout, tcpKeepAlive",
-            "keys of features this release does not have, ignored: admin.enableServer, audit.enable, ssl.keyStore.location",
+            "keys of features this release does not have, ignored: admin.restore.enabled, audit.enable, ssl.keyStore.location",
         ]
     );
     assert!(notices("admin.enableServer=false\naudit.enable=false").is_empty());

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
+use crate::admin::{Ask, Told};
 use crate::jute::{put_buffer, put_i32, put_string};
 use crate::node::ConnId;
 use crate::node::limits::BytesShare;
@@ -28,15 +29,17 @@ use crate::snapshot::{SnapshotEvent, SnapshotWork};
 use crate::txnlog::{LogWrite, SegmentId, SegmentWork, WriteId, Writer};
 use crate::types::{Instant, Now, SessionId, Zxid};
 
+mod questions;
 mod reporter;
 mod snapshots;
 mod surveys;
 mod sweep;
 mod throttle;
 
+use questions::Questions;
 use reporter::Reporter;
 use snapshots::{Ended, Snapshots};
-use surveys::Surveys;
+use surveys::{Asker as SurveyAsker, Surveys};
 use sweep::Sweep;
 use throttle::{ConnectionThrottle, Next, RequestThrottle};
 pub use throttle::{ConnectionThrottleOptions, RequestThrottleOptions};
@@ -79,6 +82,8 @@ pub struct PipelineOptions {
     pub startup: Startup,
     /// `fsync.warningthresholdms`: a log write that takes longer is told and counted.
     pub slow_write: Duration,
+    /// `ringkeeper.snapshotOnStop`: [`Output::Stopped`] comes after a snapshot of everything.
+    pub snapshot_on_stop: bool,
 }
 
 /// What the recovery before the start took.
@@ -100,6 +105,8 @@ pub enum Input {
     },
     SegmentReady(SegmentId),
     Snapshot(SnapshotEvent),
+    /// The admin server wants to know something, or a snapshot.
+    Ask(Ask),
     /// Finish what is proposed and say [`Output::Stopped`].
     Stop,
 }
@@ -111,6 +118,8 @@ pub enum Output {
     Write(LogWrite),
     Segment(SegmentWork),
     Snapshot(SnapshotWork),
+    /// Answers [`Input::Ask`].
+    Told(Told),
     Stopped,
 }
 
@@ -164,6 +173,7 @@ pub struct Pipeline<L> {
     sweep: Sweep,
     snapshots: Snapshots,
     surveys: Surveys,
+    questions: Questions,
     connections: ConnectionThrottle,
     requests: RequestThrottle,
     /// When the last turn was, and when the next one should have come at the latest.
@@ -195,6 +205,7 @@ impl<L: PipelineLink> Pipeline<L> {
                 (zxid.0 - options.zxid_snapshot.0).max(0) as u64,
             ),
             surveys: Surveys::new(links.len(), now.instant, options.startup),
+            questions: Questions::default(),
             connections: ConnectionThrottle::new(
                 options.connection_throttle.clone(),
                 options.seed.rotate_left(32),
@@ -266,6 +277,7 @@ impl<L: PipelineLink> Pipeline<L> {
                 Some(Ended::Failed) => self.surveys.counters.snapshot_errors += 1,
                 None => {}
             },
+            Input::Ask(ask) => self.questions.push(ask),
             Input::Stop => self.stopping = true,
         }
     }
@@ -296,7 +308,9 @@ impl<L: PipelineLink> Pipeline<L> {
         while self.serve_waiting() {
             self.apply_durable();
         }
+        self.ask_waiting();
         self.snapshots.step(&mut self.database, &mut self.owed, now.instant);
+        self.tell_snapshots();
         self.has_more |= self.snapshots.has_more();
         // What arrived in this turn leaves as one batch.
         while let Some(write) = self.log.next_write(now.instant) {
@@ -313,6 +327,7 @@ impl<L: PipelineLink> Pipeline<L> {
             && self.queue.is_empty()
             && self.requests.is_empty()
             && self.zxid_durable == self.zxid_proposed()
+            && self.has_parted()
         {
             self.stopped = true;
             self.owed.push(Output::Stopped);
@@ -346,7 +361,10 @@ impl<L: PipelineLink> Pipeline<L> {
     }
 
     fn takes_more(&self) -> bool {
-        self.queue.len() < OUTSTANDING_MAX && !self.requests.is_full() && self.has_room()
+        !self.questions.is_parting()
+            && self.queue.len() < OUTSTANDING_MAX
+            && !self.requests.is_full()
+            && self.has_room()
     }
 
     fn has_room(&self) -> bool {
@@ -410,16 +428,11 @@ impl<L: PipelineLink> Pipeline<L> {
                 }
             }
             ToPipeline::Word { conn, word, argument } => {
-                let survey = self.surveys.begin(front, conn, word, argument);
-                for link in &mut self.links {
-                    link.push(ToFront::Survey { survey, word });
-                }
+                self.begin_survey(SurveyAsker::Client { front, conn }, word, argument);
             }
             ToPipeline::Surveyed { survey, report } => {
                 if let Some(survey) = self.surveys.add(survey, *report) {
-                    let (front, conn) = (survey.front, survey.conn);
-                    let text = self.surveys.answer(survey, &self.database, &self.options, self.now);
-                    self.links[front].push(ToFront::Text { conn, text: Bytes::from(text) });
+                    self.end_survey(survey);
                 }
             }
             // Nobody asks outside of an ensemble.
@@ -705,6 +718,9 @@ impl<L: PipelineLink> Pipeline<L> {
     }
 
     fn timers(&mut self) {
+        if self.questions.is_parting() {
+            return;
+        }
         let now = self.now.instant;
         self.log.on_timer(now);
         self.database.sessions.due(now, &mut self.due);

@@ -10,6 +10,7 @@ use super::link::LocalLink;
 use super::pipeline::{
     ConnectionThrottleOptions, Input, Output, Pipeline, PipelineOptions, RequestThrottleOptions, Startup,
 };
+use crate::admin::Told;
 use crate::client::{
     ACL_OPEN, Conversation, Event, Incoming, Message, MultiResult, Reply, Request, Response, SetWatches,
     WatchMode,
@@ -27,6 +28,7 @@ use crate::types::{Instant, Now, ServerId, SessionId, Zxid};
 use crate::words::{ServerFacts, WordOptions};
 
 mod limits;
+mod questions;
 mod reads;
 
 const TICK_MS: u64 = 1000;
@@ -43,6 +45,9 @@ struct World {
     /// Whether writes become durable only when a test says so.
     holding: bool,
     snapshots: Vec<Vec<u8>>,
+    /// Of the snapshot being written.
+    zxid_snapshot: Zxid,
+    told: Vec<Told>,
     stopped: bool,
 }
 
@@ -104,6 +109,7 @@ impl World {
             identity: 9,
             zxid_snapshot: Zxid::ZERO,
             startup: Startup::default(),
+            snapshot_on_stop: false,
             slow_write: Duration::from_secs(1),
         };
         adjust(&mut front_options, &mut pipeline_options);
@@ -129,6 +135,8 @@ impl World {
             writes: Vec::new(),
             holding: false,
             snapshots: Vec::new(),
+            zxid_snapshot: Zxid::ZERO,
+            told: Vec::new(),
             stopped: false,
         }
     }
@@ -228,6 +236,7 @@ impl World {
                 }
                 Output::Segment(SegmentWork::Retire(_)) => {}
                 Output::Snapshot(work) => self.snapshot(work),
+                Output::Told(told) => self.told.push(told),
                 Output::Stopped => self.stopped = true,
             }
         }
@@ -257,7 +266,8 @@ impl World {
 
     fn snapshot(&mut self, work: SnapshotWork) {
         let event = match work {
-            SnapshotWork::Begin { zxid: _ } => {
+            SnapshotWork::Begin { zxid } => {
+                self.zxid_snapshot = zxid;
                 self.snapshots.push(Vec::new());
                 return;
             }
@@ -266,7 +276,7 @@ impl World {
                 SnapshotEvent::PartWritten
             }
             SnapshotWork::End { .. } => {
-                let zxid = self.pipeline.database().zxid_applied();
+                let zxid = self.zxid_snapshot;
                 SnapshotEvent::Done { zxid, log_from: zxid }
             }
             SnapshotWork::Abandon => return,

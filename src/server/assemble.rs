@@ -94,7 +94,7 @@ fn assemble(config: &Config, started: StdInstant) -> Result<i32, Failure> {
 
     let unusable = |reason| Failure { code: EXIT_CONFIG, reason };
     let shell_options = options::shell(config, files.log_dir(), clock).map_err(unusable)?;
-    let shell = Shell::prepare(shell_options)
+    let mut shell = Shell::prepare(shell_options)
         .map_err(|error| Failure { code: error.exit_code(), reason: error.to_string() })?;
     let process = Arc::new(ProcessGauges::default());
     gauges::keep_fresh(process.clone(), files.snapshot_dir().to_owned(), files.log_dir().to_owned())
@@ -108,10 +108,13 @@ fn assemble(config: &Config, started: StdInstant) -> Result<i32, Failure> {
         })
         .collect();
     let startup = Startup { took: recovered_in, transactions: entry_count, snapshot_advised };
-    let pipeline_options = options::pipeline(config, seed, files.identity(), zxid_snapshot, process, startup);
+    let pipeline_options =
+        options::pipeline(config, seed, files.identity(), zxid_snapshot, process.clone(), startup);
     let writer_options = options::writer(config, random());
     let ids = IdSource::new(STANDALONE_ID, wall_ms());
     let data_directory = config.data_dir.clone();
+    super::admin::start(config, &mut shell, &files, process)
+        .map_err(|error| Failure { code: EXIT_ERROR, reason: format!("cannot start a thread: {error}") })?;
     let node = NodeParts {
         pipeline: Box::new(move |ports| {
             let log = txnlog::Writer::new(writer_options, log_start);

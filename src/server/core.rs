@@ -24,6 +24,7 @@ use super::connection::{Connection, accept_loop};
 use super::door::{ConnId, Front, Pipeline, pipeline};
 use super::housekeeper::{Housekeeper, Report};
 use super::ports::{FrontPort, FrontRemote, Local, PipelinePort, PipelineRemote};
+use super::questions::Questions;
 use super::shared::{Command, Shared};
 use super::signal::Signal;
 use super::spin::Spin;
@@ -79,6 +80,7 @@ pub(super) struct PipelineHalf {
     pub(super) pipeline: Pipeline<PipelinePort>,
     pub(super) writer: DurableWriter,
     pub(super) housekeeper: Housekeeper,
+    pub(super) questions: Questions,
     /// Reused lists.
     pub(super) written: Vec<Written>,
     pub(super) owed: Vec<pipeline::Output>,
@@ -432,6 +434,9 @@ impl PipelineHalf {
                 Report::Fatal(reason) => return Err(Fatal(reason)),
             }
         }
+        while let Some(ask) = self.questions.take() {
+            self.pipeline.handle(now, pipeline::Input::Ask(ask));
+        }
         Ok(())
     }
 
@@ -459,6 +464,7 @@ impl PipelineHalf {
                     self.housekeeper.segment(work);
                 }
                 pipeline::Output::Snapshot(work) => self.housekeeper.snapshot(work),
+                pipeline::Output::Told(told) => self.questions.told(told),
                 pipeline::Output::Stopped => self.stopped = true,
             }
         }

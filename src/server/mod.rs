@@ -8,6 +8,8 @@
 //! the calling one, which only waits for signals.
 
 #[cfg(not(test))]
+mod admin;
+#[cfg(not(test))]
 mod assemble;
 mod connection;
 mod core;
@@ -17,6 +19,7 @@ mod echo;
 #[cfg(not(test))]
 mod gauges;
 mod housekeeper;
+mod http;
 #[cfg(not(test))]
 mod housekeeping;
 mod listen;
@@ -24,6 +27,7 @@ mod listen;
 mod options;
 mod plan;
 mod ports;
+mod questions;
 #[cfg(not(test))]
 mod restore;
 mod runtime;
@@ -54,6 +58,7 @@ use crate::types::Zxid;
 use self::core::{Core, CoreParts, Fatal, PipelineHalf};
 use self::door::{Front, Pipeline};
 use self::ports::{FrontRemote, Local, PipelineRemote, RemoteSeed, remote_pair};
+use self::questions::{Questioner, Questions};
 use self::runtime::CoreRuntime;
 use self::shared::{Command, Shared};
 
@@ -65,7 +70,7 @@ pub use self::ports::{FrontPort, LINK_MESSAGES_MAX, PipelinePort};
 pub use self::runtime::{Driver, IoChoice};
 
 /// How long an orderly stop may take; what is not finished then is cut off.
-const STOP_MAX: Duration = Duration::from_millis(900);
+pub const STOP_MAX: Duration = Duration::from_millis(900);
 /// How long the threads may take to end after that.
 const ABORT_MAX: Duration = Duration::from_millis(100);
 /// Spinning where cores are given and nothing else is said.
@@ -97,6 +102,8 @@ pub struct ServerOptions {
     pub log_directory: PathBuf,
     /// `forceSync`: false acknowledges what a power failure may take back.
     pub force_sync: bool,
+    /// How long an orderly stop may take: [`STOP_MAX`], longer where it leaves a snapshot.
+    pub stop_max: Duration,
     /// Whether SIGTERM and SIGINT stop this server. They are taken over for the whole process.
     pub handle_signals: bool,
     /// The clock that what was recovered has been stamped with.
@@ -183,6 +190,8 @@ pub struct Shell {
     shared: Arc<Shared>,
     signals: Option<StopSignals>,
     on_serving: Option<Box<dyn FnOnce(Serving) + Send>>,
+    questioner: Questioner,
+    questions: Option<Questions>,
 }
 
 impl Shell {
@@ -207,7 +216,22 @@ impl Shell {
             ConnectionLimits::new(options.connections_per_address_max, options.connections_max, seed);
         let shared = Shared::new(plan.cores.len(), options.clock, limits)
             .map_err(StartError::system("make eventfds"))?;
-        Ok(Shell { options, plan, log_mode, shared: Arc::new(shared), signals, on_serving: None })
+        let (questioner, questions) = Questioner::new(shared.bells[0].clone());
+        Ok(Shell {
+            options,
+            plan,
+            log_mode,
+            shared: Arc::new(shared),
+            signals,
+            on_serving: None,
+            questioner,
+            questions: Some(questions),
+        })
+    }
+
+    /// Asks the pipeline, once it runs.
+    fn questioner(&self) -> Questioner {
+        self.questioner.clone()
     }
 
     /// How many fronts [`NodeParts`] must have.
@@ -258,9 +282,9 @@ impl Shell {
         let addresses: Vec<SocketAddr> =
             listeners.first().into_iter().flatten().filter_map(|l| l.local_addr().ok()).collect();
         let (ready_tx, ready_rx) = mpsc::channel();
-        let threads = self
-            .start_cores(node, listeners, &ready_tx)
-            .inspect_err(|_| self.shared.order(Command::Abort))?;
+        let shared = self.shared.clone();
+        let threads =
+            self.start_cores(node, listeners, &ready_tx).inspect_err(|_| shared.order(Command::Abort))?;
         drop(ready_tx);
         let mut driver = Driver::Uring;
         for _ in 0..threads.len() {
@@ -293,7 +317,7 @@ impl Shell {
     }
 
     fn start_cores(
-        &self,
+        &mut self,
         node: NodeParts,
         listeners: Vec<Vec<TcpListener>>,
         ready: &mpsc::Sender<Driver>,
@@ -328,6 +352,7 @@ impl Shell {
             housekeeping: node.housekeeping,
             log_mode: self.log_mode,
             force_sync: self.options.force_sync,
+            questions: self.questions.take().expect("cores are started once"),
         });
         let start = |seed: CoreSeed| {
             let ready = ready.clone();
@@ -361,7 +386,8 @@ impl Shell {
                     tracing::warn!("a core does not end; leaving it behind");
                     break;
                 }
-                tracing::warn!("not everything was finished within {STOP_MAX:?}, cutting it off");
+                let stop_max = self.options.stop_max;
+                tracing::warn!("not everything was finished within {stop_max:?}, cutting it off");
                 self.shared.order(Command::Abort);
                 deadline = Some(clock.instant() + ABORT_MAX);
                 continue;
@@ -375,7 +401,7 @@ impl Shell {
                 }
                 if self.shared.command() == Command::Run {
                     self.shared.order(Command::Stop);
-                    deadline = Some(clock.instant() + STOP_MAX);
+                    deadline = Some(clock.instant() + self.options.stop_max);
                 } else if signal.is_some() {
                     // Asked twice: now.
                     self.shared.order(Command::Abort);
@@ -469,6 +495,7 @@ struct PipelineSeed {
     housekeeping: Box<dyn Housekeeping>,
     log_mode: WriteMode,
     force_sync: bool,
+    questions: Questions,
 }
 
 impl CoreSeed {
@@ -522,6 +549,7 @@ impl CoreSeed {
                     .map_err(|e| failed("the log's writer", e))?,
                 housekeeper: housekeeper::Housekeeper::start(seed.housekeeping, seed.log_mode, bell)
                     .map_err(|e| failed("the housekeeper", e))?,
+                questions: seed.questions,
                 written: Vec::new(),
                 owed: Vec::new(),
                 stopped: false,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::storage::StorageOptions;
-use super::{CoresChoice, IoChoice, ServerOptions};
+use super::{CoresChoice, IoChoice, STOP_MAX, ServerOptions};
 use crate::config::{Compression, Config, ConnectionThrottle, Cores, IoDriver, ListenAddress};
 use crate::io::Clock;
 use crate::metrics::ProcessGauges;
@@ -21,6 +21,9 @@ use crate::words::{ServerFacts, WordOptions};
 
 /// Connections the kernel keeps for us unless told otherwise: more than any herd that reconnects at once.
 const BACKLOG_DEFAULT: u32 = 4096;
+
+/// How long a stop may take that leaves a snapshot: a hundred million nodes' worth.
+const STOP_WITH_SNAPSHOT_MAX: Duration = Duration::from_secs(600);
 
 /// Bytes an entry of the log may have (O13): a request's frame and what preparing adds to it.
 fn entry_bytes_max(config: &Config) -> usize {
@@ -50,7 +53,7 @@ pub(super) fn shell(
 ) -> Result<ServerOptions, String> {
     Ok(ServerOptions {
         addresses: match &config.client_address {
-            Some(address) => resolve(address)?,
+            Some(address) => resolve("clientPortAddress", address)?,
             None => Vec::new(),
         },
         connections_per_address_max: config.max_client_cnxns,
@@ -70,13 +73,14 @@ pub(super) fn shell(
         spin: config.spin_us.map(|us| Duration::from_micros(u64::from(us))),
         log_directory: log_directory.to_owned(),
         force_sync: config.storage.force_sync,
+        stop_max: if config.storage.snapshot_on_stop { STOP_WITH_SNAPSHOT_MAX } else { STOP_MAX },
         handle_signals: true,
         clock,
     })
 }
 
-/// The wildcard is one socket for both families where the machine has both.
-fn resolve(address: &ListenAddress) -> Result<Vec<SocketAddr>, String> {
+/// Where a key of that name makes us listen. The wildcard is one socket for both families where the machine has both.
+pub(super) fn resolve(key: &str, address: &ListenAddress) -> Result<Vec<SocketAddr>, String> {
     let Some(host) = &address.host else {
         let both = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), address.port);
         let has_ipv6 = std::net::UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok();
@@ -84,11 +88,11 @@ fn resolve(address: &ListenAddress) -> Result<Vec<SocketAddr>, String> {
     };
     let mut found: Vec<SocketAddr> = (host.as_str(), address.port)
         .to_socket_addrs()
-        .map_err(|error| format!("clientPortAddress {host} does not resolve: {error}"))?
+        .map_err(|error| format!("{key} {host} does not resolve: {error}"))?
         .collect();
     found.dedup();
     if found.is_empty() {
-        return Err(format!("clientPortAddress {host} has no address"));
+        return Err(format!("{key} {host} has no address"));
     }
     Ok(found)
 }
@@ -156,6 +160,7 @@ pub(super) fn pipeline(
         identity,
         zxid_snapshot,
         startup,
+        snapshot_on_stop: config.storage.snapshot_on_stop,
         slow_write: Duration::from_millis(config.storage.fsync_warning_threshold_ms),
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::door::{Front, Pipeline};
 use super::echo::Kind;
 use super::*;
+use crate::admin::{Answer, What};
 use crate::io::Clock;
 use crate::snapshot::{SnapshotEvent, SnapshotWork};
 use crate::txnlog::SegmentId;
@@ -21,6 +22,7 @@ struct Server {
     address: SocketAddr,
     serving: Serving,
     stopper: Stopper,
+    questioner: Questioner,
     thread: Option<JoinHandle<i32>>,
     _directory: tempfile::TempDir,
 }
@@ -88,11 +90,13 @@ impl Server {
             spin: Some(setup.spin),
             log_directory: directory.path().to_owned(),
             force_sync: true,
+            stop_max: STOP_MAX,
             handle_signals: false,
             clock: Clock::new(),
         };
         let mut shell = Shell::prepare(options).expect("prepared");
         let stopper = shell.stopper();
+        let questioner = shell.questioner();
         let files = Files { directory: directory.path().to_owned(), segment: setup.segment.clone() };
         let (tx, rx) = mpsc::channel();
         let recovered = Recovered {
@@ -108,7 +112,7 @@ impl Server {
         });
         let serving = rx.recv_timeout(PATIENCE).expect("serving");
         let address = serving.addresses[0];
-        Server { address, serving, stopper, thread: Some(thread), _directory: directory }
+        Server { address, serving, stopper, questioner, thread: Some(thread), _directory: directory }
     }
 
     fn connect(&self) -> Client {
@@ -420,6 +424,20 @@ fn stopping_finishes_what_was_begun() {
     });
 }
 
+/// The core sleeps; a question wakes it.
+#[test]
+fn questions_from_beside_reach_the_pipeline() {
+    for io in [IoChoice::Auto, IoChoice::Epoll] {
+        let server = Server::start(&Setup { io, ..Setup::default() });
+        for _ in 0..100 {
+            assert!(matches!(server.questioner.ask(What::Snapshot), Some(Answer::Permission(_))));
+        }
+        let questioner = server.questioner.clone();
+        server.stop();
+        assert!(questioner.ask(What::Snapshot).is_none());
+    }
+}
+
 #[test]
 fn a_taken_port_is_a_clear_error() {
     let server = Server::start(&Setup::default());
@@ -444,6 +462,7 @@ fn the_log_directory_must_be_there() {
         spin: None,
         log_directory: "/no/such/place".into(),
         force_sync: true,
+        stop_max: STOP_MAX,
         handle_signals: false,
         clock: Clock::new(),
     };

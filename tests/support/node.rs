@@ -133,6 +133,7 @@ impl World {
             identity: IDENTITY,
             zxid_snapshot: Zxid::ZERO,
             startup: ringkeeper::node::pipeline::Startup::default(),
+            snapshot_on_stop: false,
             slow_write: Duration::from_secs(1),
             connection_throttle: ConnectionThrottleOptions::default(),
             request_throttle: RequestThrottleOptions::default(),
@@ -250,7 +251,7 @@ impl World {
                 Output::Snapshot(SnapshotWork::Part(_)) => {
                     self.pipeline.handle(self.now, Input::Snapshot(SnapshotEvent::PartWritten));
                 }
-                Output::Snapshot(_) | Output::Stopped => {}
+                Output::Snapshot(_) | Output::Told(_) | Output::Stopped => {}
             }
         }
         if !self.holding {
