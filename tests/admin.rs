@@ -125,6 +125,7 @@ fn a_snapshot_wants_permission_a_switch_and_patience() {
     let zxid = answer.header("last_zxid").expect("a zxid").to_owned();
     assert_eq!(answer.header("snapshot_size"), Some(answer.body.len().to_string().as_str()));
     assert!(answer.body.starts_with(b"ZKSN"));
+    assert!(answer.head.contains("Content-Disposition: attachment; filename=\"snapshot."), "{}", answer.head);
     let name = format!("snapshot.{}", zxid.strip_prefix("0x").unwrap());
     assert_eq!(fs::read(site.files().join(&name)).unwrap(), answer.body, "{name}");
     let last = get(port, "last_snapshot");

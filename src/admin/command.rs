@@ -189,7 +189,7 @@ pub fn body(command: Command, findings: &Findings<'_>) -> Json {
             members.add("zxid", format!("{:x}", zxid.0));
             members.add("timestamp", seconds);
         }
-        Leader => return error_body(command.name(), "server is not initialized"),
+        Leader => return failure(command, "server is not initialized"),
         Monitor => {
             members.add("version", VERSION);
             members.add("server_state", report.mode.name());
@@ -241,7 +241,12 @@ pub fn done(command: Command) -> Json {
     Json::object([("command", command.name().into()), ("error", Json::Null)])
 }
 
-/// The answer of a command that did not work. `name` is what was asked for.
+/// The answer of a command that ran and found something wrong: the other way around than [`error_body`].
+pub fn failure(command: Command, error: &str) -> Json {
+    Json::object([("error", error.into()), ("command", command.name().into())])
+}
+
+/// The answer where no command ran. `name` is what was asked for.
 pub fn error_body(name: &str, error: &str) -> Json {
     Json::object([("command", name.into()), ("error", error.into())])
 }

@@ -9,7 +9,7 @@ mod json;
 
 use std::net::IpAddr;
 
-pub use command::{Command, Findings, body, done, error_body, links, unknown};
+pub use command::{Command, Findings, body, done, error_body, failure, links, unknown};
 pub use json::Json;
 
 use crate::types::Zxid;

@@ -131,10 +131,11 @@ impl AdminServer {
         let mut argument = 0;
         if command == Command::SetTraceMask {
             let error = "setTraceMask requires long traceMask argument";
-            let Some(text) = request.argument("traceMask") else { return refuse(200, command, error) };
+            let failed = |error: &str| answer(200, &admin::failure(command, error));
+            let Some(text) = request.argument("traceMask") else { return failed(error) };
             match text.parse() {
                 Ok(mask) => argument = mask,
-                Err(_) => return refuse(200, command, &format!("{error}, got {text}")),
+                Err(_) => return failed(&format!("{error}, got {text}")),
             }
         }
         // What cannot be answered now is not served.
@@ -187,11 +188,11 @@ impl AdminServer {
             return refuse(429, command, "too soon after the last one (admin.rateLimiterIntervalInMS)");
         }
         let taken = match self.questioner.ask(What::Snapshot) {
-            Some(Answer::Snapshot(Ok(zxid))) => self.open(zxid).map(|(file, bytes)| (zxid, file, bytes)),
+            Some(Answer::Snapshot(Ok(zxid))) => self.open(zxid).map(|opened| (zxid, opened)),
             Some(Answer::Snapshot(Err(reason))) => Err(reason),
             _ => Err("the server did not answer".to_owned()),
         };
-        let (zxid, file, bytes) = match taken {
+        let (zxid, Opened { file, bytes, name }) = match taken {
             Ok(taken) => taken,
             Err(reason) => {
                 tracing::warn!("a snapshot was asked for and not made: {reason}");
@@ -201,8 +202,13 @@ impl AdminServer {
         tracing::info!(peer = %request.peer, "snapshot {zxid} taken for an operator");
         // Anything but `true` asks for none. Source: Java `Boolean#parseBoolean`.
         let streaming = request.argument("streaming").is_none_or(|value| value.eq_ignore_ascii_case("true"));
-        let response =
-            if streaming { Response::file(file, bytes) } else { answer(200, &admin::done(command)) };
+        let response = if streaming {
+            // The name ZooKeeper would look for.
+            let disposition = format!("attachment; filename=\"{name}\"");
+            Response::file(file, bytes).header("Content-Disposition", disposition)
+        } else {
+            answer(200, &admin::done(command))
+        };
         response.header("last_zxid", zxid.to_string()).header("snapshot_size", bytes.to_string())
     }
 
@@ -219,14 +225,22 @@ impl AdminServer {
     }
 
     /// Held open, it may be purged meanwhile.
-    fn open(&self, zxid: Zxid) -> Result<(fs::File, u64), String> {
+    fn open(&self, zxid: Zxid) -> Result<Opened, String> {
         let snapshots = self.files.snapshots().map_err(|error| error.to_string())?;
         let info = snapshots.into_iter().find(|info| info.zxid == zxid && info.has_manifest);
         let path = info.ok_or_else(|| format!("there is no snapshot {zxid}"))?.path;
         let file = fs::File::open(&path).map_err(|error| format!("{}: {error}", path.display()))?;
         let bytes = file.metadata().map_err(|error| format!("{}: {error}", path.display()))?.len();
-        Ok((file, bytes))
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        Ok(Opened { file, bytes, name })
     }
+}
+
+/// A snapshot's file.
+struct Opened {
+    file: fs::File,
+    bytes: u64,
+    name: String,
 }
 
 /// The command's name, empty for the list of all; `None` where the path leads elsewhere.

@@ -5,7 +5,7 @@
     tests/compat/run.py --server … differential kazoo               some of them
     tests/compat/run.py --self-check                                Apache ZooKeeper itself in ringkeeper's place
 
-Suites: differential, recovery, faults, words, kazoo, java, shell, curator, c. What they need (a virtual environment
+Suites: differential, recovery, faults, words, admin, kazoo, java, shell, curator, c. What they need (a virtual environment
 with kazoo, the jars of ZooKeeper and Curator) is fetched once into --work; Debian's libzookeeper-mt-dev must be
 installed. A suite that cannot run is an error where CI=true and said plainly elsewhere. RK_SEED in the environment
 repeats a random run.
@@ -23,6 +23,7 @@ import sys
 import threading
 import time
 
+import admin
 import connections
 import differ
 import faults
@@ -254,6 +255,16 @@ def suite_words(setting):
     return passed + more, failed + worse
 
 
+def suite_admin(setting):
+    def with_port(server_of):
+        port = servers.free_port()
+        return server_of(settings=admin.settings(port)), port
+
+    (a, a_port), (b, b_port) = with_port(setting.reference), with_port(setting.subject)
+    with a, b:
+        return admin.compare(a, a_port, b, b_port)
+
+
 def suite_kazoo(setting):
     python = servers.python_environment(setting.work)
     with setting.subject() as server:
@@ -330,6 +341,7 @@ SUITES = {
     "recovery": suite_recovery,
     "faults": suite_faults,
     "words": suite_words,
+    "admin": suite_admin,
     "kazoo": suite_kazoo,
     "java": suite_java,
     "shell": suite_shell,
