@@ -135,6 +135,38 @@ fn a_snapshot_wants_permission_a_switch_and_patience() {
 }
 
 #[test]
+fn prometheus_gets_what_mntr_tells() {
+    for &shape in shapes() {
+        let mut site = Site::new(shape);
+        let port = free_port();
+        site.line(
+            "metricsProvider.className=org.apache.zookeeper.metrics.prometheus.PrometheusMetricsProvider",
+        )
+        .set("metricsProvider.httpHost", "127.0.0.1")
+        .set("metricsProvider.httpPort", port);
+        let server = site.start();
+        create(&server, &["/a"]);
+        let answer = ask(port, "GET /metrics", "");
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.header("Content-Type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+        let text = answer.text();
+        for line in [
+            "# HELP znode_count znode_count\n# TYPE znode_count gauge\nznode_count 6.0\n",
+            "# TYPE op_count_create counter\nop_count_create 1.0\n",
+            "# TYPE updatelatency summary\nupdatelatency{quantile=\"0.5\",} ",
+            "\njvm_memory_bytes_max{area=\"heap\",} ",
+        ] {
+            assert!(text.contains(line), "{line} is not in {text}");
+        }
+        let seconds =
+            text.lines().find_map(|line| line.strip_prefix("process_start_time_seconds ")).expect("a start");
+        assert!(seconds.parse::<f64>().unwrap() > 1.7e9, "{seconds}");
+        assert_eq!(ask(port, "GET /", "").status, 404);
+        assert_eq!(ask(port, "POST /metrics", "").status, 405);
+    }
+}
+
+#[test]
 fn a_taken_port_is_told_and_the_server_serves() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let (mut site, _) = site(shapes()[0]);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::json::Json;
 use crate::config::Config;
+use crate::metrics::{Latency, Tally};
 use crate::types::Zxid;
 use crate::words::{
     ConnectionReport, DIGESTS_MAX, MetricKind, MetricSink, Mode, Number, Report, ServerFacts, VERSION, Word,
@@ -278,15 +279,17 @@ impl MetricSink for Members {
         self.add(name, value);
     }
 
+    fn set(&mut self, _: MetricKind, _: &str) {}
+
     fn keyed(&mut self, _: MetricKind, name: &str, key: &str, value: Number) {
         self.add(&format!("{key}_{name}"), value);
     }
 
-    fn basic(&mut self, name: &str, tally: &crate::metrics::Tally, scale: u64) {
+    fn basic(&mut self, name: &str, tally: &Tally, _: Option<&Latency>, scale: u64) {
         summary_parts(name, tally, None, scale, |part, value| self.add(part, value));
     }
 
-    fn detailed(&mut self, name: &str, latency: Option<&crate::metrics::Latency>, scale: u64) {
+    fn detailed(&mut self, name: &str, latency: Option<&Latency>, scale: u64) {
         let tally = latency.map(|latency| latency.exact).unwrap_or_default();
         summary_parts(name, &tally, Some(latency), scale, |part, value| self.add(part, value));
     }

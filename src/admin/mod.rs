@@ -6,6 +6,7 @@
 
 mod command;
 mod json;
+pub mod prometheus;
 
 use std::net::IpAddr;
 

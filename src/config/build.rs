@@ -154,7 +154,7 @@ fn build(
             force_https: values.flag("admin.forceHttps"),
             need_client_auth: values.flag("admin.needClientAuth"),
         },
-        metrics_provider: metrics_provider(values, notices),
+        metrics_provider: metrics_provider(values)?,
         audit_enabled: values.flag("audit.enable"),
         initial_text: match &sources.start {
             Start::File { text, .. } => redact::text(text),
@@ -282,36 +282,27 @@ fn auth(values: &Values, notices: &mut Vec<Notice>) -> Result<Auth, ConfigError>
     })
 }
 
-fn metrics_provider(values: &Values, notices: &mut Vec<Notice>) -> MetricsProvider {
+/// Source: ZooKeeper `MetricsProviderBootstrap#startMetricsProvider`, for which an unknown class is fatal, too.
+fn metrics_provider(values: &Values) -> Result<MetricsProvider, ConfigError> {
     let key = "metricsProvider.className";
     let written = values.text(key).unwrap_or("DefaultMetricsProvider");
     let class = match written.rsplit('.').next().unwrap_or_default() {
         "DefaultMetricsProvider" => MetricsClass::Default,
         "NullMetricsProvider" => MetricsClass::Null,
-        "PrometheusMetricsProvider" => {
-            notices.push(Notice::NotAvailable {
-                names: vec![format!("{key}={written} (mntr serves the metrics)")],
-            });
-            MetricsClass::Prometheus
-        }
+        "PrometheusMetricsProvider" => MetricsClass::Prometheus,
         _ => {
-            notices.push(Notice::UnknownClass {
-                origin: values.origin(key),
-                key: key.to_owned(),
-                class: written.to_owned(),
-                consequence: "mntr serves the metrics",
-            });
-            MetricsClass::Default
+            let expected = "DefaultMetricsProvider, NullMetricsProvider or PrometheusMetricsProvider";
+            return Err(values.wrong(key, expected.into()));
         }
     };
-    MetricsProvider {
+    Ok(MetricsProvider {
         class,
         http_address: ListenAddress::new(
             values.text("metricsProvider.httpHost").unwrap_or_default(),
             values.number("metricsProvider.httpPort"),
         ),
         export_jvm_info: values.flag("metricsProvider.exportJvmInfo"),
-    }
+    })
 }
 
 /// The number in `<dataDir>/myid`, where that file is: a first line of decimal digits from 1 to 255.

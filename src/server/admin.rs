@@ -27,7 +27,7 @@ const BACKLOG: i32 = 64;
 /// Opens the port, if the configuration wants it, and serves once clients are served. Fails if a thread cannot be made.
 pub(super) fn start(
     config: &Config,
-    shell: &mut Shell,
+    shell: &Shell,
     files: &Files,
     process: Arc<ProcessGauges>,
 ) -> io::Result<()> {
@@ -101,7 +101,7 @@ struct AdminServer {
 impl Handler for AdminServer {
     fn handle(&self, request: &Request) -> Response {
         let Some(name) = command_of(&request.path, &self.config.admin.command_url) else {
-            return Response::new(404, "text/plain", "404 Not Found\n".into());
+            return Response::plain(404);
         };
         if self.config.admin.port_unification {
             self.facts.process.insecure_admin_connections.add(1);

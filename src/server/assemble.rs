@@ -94,7 +94,7 @@ fn assemble(config: &Config, started: StdInstant) -> Result<i32, Failure> {
 
     let unusable = |reason| Failure { code: EXIT_CONFIG, reason };
     let shell_options = options::shell(config, files.log_dir(), clock).map_err(unusable)?;
-    let mut shell = Shell::prepare(shell_options)
+    let shell = Shell::prepare(shell_options)
         .map_err(|error| Failure { code: error.exit_code(), reason: error.to_string() })?;
     let process = Arc::new(ProcessGauges::default());
     gauges::keep_fresh(process.clone(), files.snapshot_dir().to_owned(), files.log_dir().to_owned())
@@ -113,7 +113,8 @@ fn assemble(config: &Config, started: StdInstant) -> Result<i32, Failure> {
     let writer_options = options::writer(config, random());
     let ids = IdSource::new(STANDALONE_ID, wall_ms());
     let data_directory = config.data_dir.clone();
-    super::admin::start(config, &mut shell, &files, process)
+    super::admin::start(config, &shell, &files, process.clone())
+        .and_then(|()| super::metrics::start(config, &shell, process))
         .map_err(|error| Failure { code: EXIT_ERROR, reason: format!("cannot start a thread: {error}") })?;
     let node = NodeParts {
         pipeline: Box::new(move |ports| {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::admin::prometheus::ProcessNow;
 use crate::metrics::ProcessGauges;
 
 /// How often the gauges are read afresh.
@@ -59,6 +60,32 @@ fn status_kib(path: &str, key: &str) -> Option<u64> {
     let text = fs::read_to_string(path).ok()?;
     let line = text.lines().find(|line| line.starts_with(key))?;
     line.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// Ticks of a processor's time in a second, on every Linux there is. Source: `sysconf(_SC_CLK_TCK)`.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// What `/proc` tells of this process now; zeros where it tells nothing.
+pub(super) fn process_now() -> ProcessNow {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let booted = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let booted = booted.lines().find_map(|line| line.strip_prefix("btime ")?.parse().ok());
+    process_of(&stat, booted.unwrap_or(0.0))
+}
+
+/// `stat` is a line of `/proc/<pid>/stat`, `booted_seconds` when the machine began.
+fn process_of(stat: &str, booted_seconds: f64) -> ProcessNow {
+    // The name may hold anything but ends with the last parenthesis; field 3 follows it.
+    let fields: Vec<&str> =
+        stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().collect()).unwrap_or_default();
+    let field =
+        |number: usize| fields.get(number - 3).and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0);
+    ProcessNow {
+        cpu_seconds: (field(14) + field(15)) / TICKS_PER_SECOND,
+        start_time_seconds: booted_seconds + field(22) / TICKS_PER_SECOND,
+        virtual_bytes: field(23) as u64,
+        threads: field(20) as u64,
+    }
 }
 
 /// What `envi` tells of the machine and the process.

@@ -88,7 +88,7 @@ impl Response {
         self
     }
 
-    fn plain(status: u16) -> Response {
+    pub(super) fn plain(status: u16) -> Response {
         Response::new(status, "text/plain", format!("{status} {}\n", reason(status)))
     }
 }

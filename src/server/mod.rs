@@ -24,6 +24,8 @@ mod http;
 mod housekeeping;
 mod listen;
 #[cfg(not(test))]
+mod metrics;
+#[cfg(not(test))]
 mod options;
 mod plan;
 mod ports;

@@ -145,15 +145,19 @@ impl std::fmt::Display for Number {
 pub enum MetricKind {
     Gauge,
     Counter,
+    Summary,
 }
 
 /// Takes the metrics one by one: the text of `mntr`, the JSON of the admin server, Prometheus' exposition.
 pub trait MetricSink {
     fn value(&mut self, kind: MetricKind, name: &str, value: Number);
+    /// A set of which nothing may follow: one that has no member yet, or that is not here.
+    fn set(&mut self, kind: MetricKind, name: &str);
     /// One of a set, told apart by a top-level node's name.
     fn keyed(&mut self, kind: MetricKind, name: &str, key: &str, value: Number);
-    /// A summary; `scale` divides what was recorded into what is told.
-    fn basic(&mut self, name: &str, tally: &Tally, scale: u64);
+    /// A summary; `scale` divides what was recorded into what is told. `latency` has the same values where more than
+    /// sums of them is kept.
+    fn basic(&mut self, name: &str, tally: &Tally, latency: Option<&Latency>, scale: u64);
     /// A summary with quantiles. `None`: nothing is ever recorded.
     fn detailed(&mut self, name: &str, latency: Option<&Latency>, scale: u64);
 }
@@ -179,6 +183,15 @@ pub fn summary_parts(
     }
 }
 
+/// Sets of summaries that are not here: bytes by top-level node, and what concerns learners.
+const SETS_EMPTY: [&str; 5] = [
+    "read_per_namespace",
+    "write_per_namespace",
+    "ack_latency",
+    "learner_handler_qp_size",
+    "learner_handler_qp_time_ms",
+];
+
 struct Lines<'a> {
     text: &'a mut Text,
 }
@@ -194,11 +207,13 @@ impl MetricSink for Lines<'_> {
         self.line(name, value);
     }
 
+    fn set(&mut self, _: MetricKind, _: &str) {}
+
     fn keyed(&mut self, _: MetricKind, name: &str, key: &str, value: Number) {
         self.line(&format!("{}_{name}", metric_name(key)), value);
     }
 
-    fn basic(&mut self, name: &str, tally: &Tally, scale: u64) {
+    fn basic(&mut self, name: &str, tally: &Tally, _: Option<&Latency>, scale: u64) {
         summary_parts(name, tally, None, scale, |part, value| self.line(part, value));
     }
 
@@ -282,13 +297,15 @@ fn namespaces(sink: &mut dyn MetricSink, namespaces: &[NamespaceReport]) {
     ];
     // Metric by metric, as the exposition wants what belongs together.
     for (name, get) in gauges {
+        sink.set(MetricKind::Gauge, name);
         for namespace in told() {
             sink.keyed(MetricKind::Gauge, name, &namespace.name, Number::Whole(get(namespace)));
         }
     }
+    let name = "quota_exceeded_error_per_namespace";
+    sink.set(MetricKind::Counter, name);
     for namespace in told() {
-        let exceeded = Number::count(namespace.exceeded);
-        sink.keyed(MetricKind::Counter, "quota_exceeded_error_per_namespace", &namespace.name, exceeded);
+        sink.keyed(MetricKind::Counter, name, &namespace.name, Number::count(namespace.exceeded));
     }
 }
 
@@ -344,8 +361,11 @@ fn counters(sink: &mut dyn MetricSink, facts: &ServerFacts, report: &Report) {
 
 fn summaries(sink: &mut dyn MetricSink, report: &Report) {
     let (front, pipeline) = (&report.front, &report.pipeline);
-    sink.basic("fsynctime", &pipeline.fsync_time.exact, 1000);
-    sink.basic("snapshottime", &pipeline.snapshot_time.exact, 1000);
+    sink.basic("fsynctime", &pipeline.fsync_time.exact, Some(&pipeline.fsync_time), 1000);
+    sink.basic("snapshottime", &pipeline.snapshot_time.exact, Some(&pipeline.snapshot_time), 1000);
+    for name in SETS_EMPTY {
+        sink.set(MetricKind::Summary, name);
+    }
     let (snapshot, log) = (&pipeline.startup_snapshot_load_ms, &pipeline.startup_log_load_ms);
     let both = Tally {
         count: snapshot.count,
@@ -354,19 +374,19 @@ fn summaries(sink: &mut dyn MetricSink, report: &Report) {
         max: snapshot.max + log.max,
         last: snapshot.last + log.last,
     };
-    sink.basic("dbinittime", &both, 1);
-    sink.basic("startup_txns_loaded", &pipeline.startup_transactions, 1);
-    sink.basic("startup_txns_load_time", log, 1);
-    sink.basic("startup_snap_load_time", snapshot, 1);
-    sink.basic("prep_processor_queue_size", &pipeline.queue_size, 1);
-    sink.basic("sync_processor_batch_size", &pipeline.batch_size, 1);
-    sink.basic("node_created_watch_count", &front.node_created_watches, 1);
-    sink.basic("node_deleted_watch_count", &front.node_deleted_watches, 1);
-    sink.basic("node_changed_watch_count", &front.node_changed_watches, 1);
-    sink.basic("node_children_watch_count", &front.node_children_watches, 1);
-    sink.basic("connection_token_deficit", &pipeline.connection_token_deficit, 1);
+    sink.basic("dbinittime", &both, None, 1);
+    sink.basic("startup_txns_loaded", &pipeline.startup_transactions, None, 1);
+    sink.basic("startup_txns_load_time", log, None, 1);
+    sink.basic("startup_snap_load_time", snapshot, None, 1);
+    sink.basic("prep_processor_queue_size", &pipeline.queue_size, None, 1);
+    sink.basic("sync_processor_batch_size", &pipeline.batch_size, None, 1);
+    sink.basic("node_created_watch_count", &front.node_created_watches, None, 1);
+    sink.basic("node_deleted_watch_count", &front.node_deleted_watches, None, 1);
+    sink.basic("node_changed_watch_count", &front.node_changed_watches, None, 1);
+    sink.basic("node_children_watch_count", &front.node_children_watches, None, 1);
+    sink.basic("connection_token_deficit", &pipeline.connection_token_deficit, None, 1);
     for name in BASICS_ZERO {
-        sink.basic(name, &Tally::default(), 1);
+        sink.basic(name, &Tally::default(), None, 1);
     }
     sink.detailed("readlatency", Some(&front.read_latency), 1000);
     sink.detailed("updatelatency", Some(&front.update_latency), 1000);

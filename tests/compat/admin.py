@@ -86,6 +86,14 @@ def settings(port):
     }
 
 
+def provider(port):
+    return {
+        "metricsProvider.className": "org.apache.zookeeper.metrics.prometheus.PrometheusMetricsProvider",
+        "metricsProvider.httpHost": "127.0.0.1",
+        "metricsProvider.httpPort": port,
+    }
+
+
 def ask(port, method, path, headers=None):
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     try:
@@ -120,6 +128,47 @@ def kinds(value, ids):
     if isinstance(value, str) and value.startswith("/"):
         return value if value.startswith("/w") else "path"
     return type(value).__name__
+
+
+def families(text):
+    """The families of an exposition and their types; the rules of the format are checked on the way."""
+    found, family = {}, None
+    for line in text.splitlines():
+        if line.startswith("# HELP "):
+            continue
+        if line.startswith("# TYPE "):
+            _, _, family, kind = line.split(" ")
+            assert family not in found, f"{family} stands twice"
+            found[family] = kind
+            continue
+        sample = re.fullmatch(r'([A-Za-z_:][A-Za-z0-9_:]*)(\{(?:[a-z]+="(?:[^"\\\n]|\\.)*",?)*\})? (\S+)', line)
+        assert sample, line
+        float(sample[3])
+        assert sample[1] in (family, f"{family}_count", f"{family}_sum"), line
+    return found
+
+
+def compare_metrics(reference, reference_port, subject, subject_port):
+    """Families and their types, but for most of those of the Java machine."""
+    check = words.Check((reference.kind, subject.kind))
+    clients = [words.populate(server) for server in (reference, subject)]
+    found = []
+    for port in (reference_port, subject_port):
+        status, kind, body, _ = ask(port, "GET", "/metrics")
+        check.equal("status of /metrics", status, 200)
+        check.true("a text exposition", kind.lower().startswith("text/plain"))
+        check.equal("status of another path", ask(port, "GET", "/metric")[0], 404)
+        found.append(families(body.decode()))
+    for name, kind in sorted(found[0].items()):
+        if name.startswith("jvm_") and name != "jvm_pause_time_ms":
+            continue
+        check.equal(f"type of {name}", kind, found[1].get(name))
+    for name in ("jvm_memory_bytes_used", "jvm_memory_bytes_max", "jvm_threads_current"):
+        check.equal(f"type of {name}", *(families_of.get(name) for families_of in found))
+    for pair in clients:
+        for client in pair:
+            client.wire.close()
+    return check.passed, check.failed
 
 
 def compare(a, a_port, b, b_port):

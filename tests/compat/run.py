@@ -256,13 +256,15 @@ def suite_words(setting):
 
 
 def suite_admin(setting):
-    def with_port(server_of):
-        port = servers.free_port()
-        return server_of(settings=admin.settings(port)), port
-
-    (a, a_port), (b, b_port) = with_port(setting.reference), with_port(setting.subject)
+    kinds = (setting.reference, setting.subject)
+    ports = [servers.free_port() for _ in kinds]
+    a, b = (server_of(settings=admin.settings(port)) for server_of, port in zip(kinds, ports))
     with a, b:
-        return admin.compare(a, a_port, b, b_port)
+        passed, failed = admin.compare(a, ports[0], b, ports[1])
+    a, b = (server_of(settings=admin.provider(port)) for server_of, port in zip(kinds, ports))
+    with a, b:
+        more, worse = admin.compare_metrics(a, ports[0], b, ports[1])
+    return passed + more, failed + worse
 
 
 def suite_kazoo(setting):
