@@ -206,3 +206,31 @@ fn newest_snapshot(directory: &Path) -> std::path::PathBuf {
     let paths = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
     paths.filter(|path| zxid(path).is_some()).max_by_key(|path| zxid(path)).expect("a snapshot")
 }
+
+#[test]
+fn the_audit_log_is_a_file_of_zookeepers_lines() {
+    let mut site = Site::new(shapes()[0]);
+    site.set("audit.enable", true);
+    let mut server = site.start();
+    create(&server, &["/a", "/b"]);
+    assert_eq!(server.terminate().code(), Some(0));
+    let text = fs::read_to_string(site.path("data/zookeeper_audit.log")).unwrap();
+    let lines: Vec<&str> = text.lines().map(|line| &line[24..]).collect();
+    assert_eq!(lines.len(), 4, "{text}");
+    assert!(lines[0].starts_with("INFO audit.Slf4jAuditLogger: user="), "{text}");
+    assert!(lines[0].ends_with("\toperation=serverStart\tresult=success"), "{text}");
+    let pairs: Vec<&str> = lines[1].split('\t').collect();
+    assert!(pairs[0].starts_with("INFO audit.Slf4jAuditLogger: session=0x"), "{text}");
+    assert_eq!(
+        pairs[1..],
+        [
+            "user=127.0.0.1",
+            "ip=127.0.0.1",
+            "operation=create",
+            "znode=/a",
+            "znode_type=persistent",
+            "result=success"
+        ]
+    );
+    assert!(lines[3].ends_with("\toperation=serverStop\tresult=invoked"), "{text}");
+}

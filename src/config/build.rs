@@ -155,7 +155,9 @@ fn build(
             need_client_auth: values.flag("admin.needClientAuth"),
         },
         metrics_provider: metrics_provider(values)?,
-        audit_enabled: values.flag("audit.enable"),
+        audit_file: values
+            .flag("audit.enable")
+            .then(|| PathBuf::from(values.text("ringkeeper.audit.file").unwrap_or_default())),
         initial_text: match &sources.start {
             Start::File { text, .. } => redact::text(text),
             Start::Defaults | Start::Words(_) => String::new(),

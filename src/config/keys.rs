@@ -261,7 +261,7 @@ pub static KEYS: &[Key] = &[
     key("admin.snapshot.enabled", Switch, "", "false", Prefixed, Used),
     key("admin.restore.enabled", Switch, "", "false", Prefixed, Later("false")),
     key("admin.*", Any, "", "", Prefixed, Nothing),
-    key("audit.enable", Switch, "", "false", Prefixed, Later("false")),
+    key("audit.enable", Switch, "", "false", Prefixed, Used),
     key("audit.impl.class", Any, "", "", Prefixed, Nothing),
     key("authProvider.*", Text, "", "", Prefixed, Used),
     key("ssl.context.supplier.class", Text, "", "", Prefixed, Refused(NO_SUPPLIER)),
@@ -300,6 +300,7 @@ pub static KEYS: &[Key] = &[
     key("test.*", Any, "", "", Prefixed, Nothing),
     key("testingonly.*", Any, "", "", Prefixed, Nothing),
     // Ours.
+    key("ringkeeper.audit.file", Text, "", "zookeeper_audit.log", File, Used),
     key("ringkeeper.cores", Text, "", "all", File, Used),
     key("ringkeeper.io", Choice(&["auto", "uring", "epoll"]), "", "auto", File, Used),
     key("ringkeeper.spin", Int(0, 10_000), "µs", "", File, Used),

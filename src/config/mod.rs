@@ -85,8 +85,9 @@ pub struct Config {
     pub auth: Auth,
     pub admin: Admin,
     pub metrics_provider: MetricsProvider,
-    /// `audit.enable`, default off.
-    pub audit_enabled: bool,
+    /// Where the audit log goes, with `audit.enable=true`; `None`: there is none, the default.
+    /// `ringkeeper.audit.file`, default `zookeeper_audit.log`, in `ZOO_LOG_DIR` or else `dataDir`: [`Config::audit_beside`].
+    pub audit_file: Option<PathBuf>,
     /// The file's text, without secrets; empty where there is none.
     pub initial_text: String,
     /// What was written, by the names of ZooKeeper's system properties, without secrets.
@@ -103,6 +104,13 @@ pub struct Config {
     pub log_format: LogFormat,
     /// `ringkeeper.log.level`: `error`, `warn`, `info` (default), `debug` or `trace`.
     pub log_level: &'static str,
+}
+
+impl Config {
+    /// Puts the audit log, where there is one, into the directory of the logs: a relative name is meant there.
+    pub fn audit_beside(&mut self, log_dir: &Path) {
+        self.audit_file = self.audit_file.take().map(|file| log_dir.join(file));
+    }
 }
 
 /// What lies on disk and when it gets there.

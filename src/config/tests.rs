@@ -259,7 +259,7 @@ fn each_kind_of_useless_key_is_one_notice() {
             "unknown keys, ignored: foo, bar.baz",
             "keys accepted, without effect in ringkeeper: fips-mode, nio.numWorkerThreads",
             "keys of ensembles, without effect on a standalone server: cnxTimeout, tcpKeepAlive",
-            "keys of features this release does not have, ignored: admin.restore.enabled, audit.enable, ssl.keyStore.location",
+            "keys of features this release does not have, ignored: admin.restore.enabled, ssl.keyStore.location",
         ]
     );
     assert!(notices("admin.enableServer=false\naudit.enable=false").is_empty());

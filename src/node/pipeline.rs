@@ -22,6 +22,7 @@ use crate::proto::client::{MultiHeader, OpCode};
 use crate::proto::txn::{TxnEntry, kind};
 use crate::request::Database;
 use crate::request::apply::Fit;
+use crate::request::audit::{AuditLine, Audited};
 use crate::request::prepare::{PrepareOptions, Prepared, Preparer, Write};
 use crate::request::read::{self, Asker};
 use crate::session::{Heard, IdSource, Owner};
@@ -29,6 +30,7 @@ use crate::snapshot::{SnapshotEvent, SnapshotWork};
 use crate::txnlog::{LogWrite, SegmentId, SegmentWork, WriteId, Writer};
 use crate::types::{Instant, Now, SessionId, Zxid};
 
+mod audit;
 mod questions;
 mod reporter;
 mod snapshots;
@@ -84,6 +86,8 @@ pub struct PipelineOptions {
     pub slow_write: Duration,
     /// `ringkeeper.snapshotOnStop`: [`Output::Stopped`] comes after a snapshot of everything.
     pub snapshot_on_stop: bool,
+    /// Who runs the server, where `audit.enable` is on; `None`: nothing is audited.
+    pub audit_user: Option<String>,
 }
 
 /// What the recovery before the start took.
@@ -120,6 +124,8 @@ pub enum Output {
     Snapshot(SnapshotWork),
     /// Answers [`Input::Ask`].
     Told(Told),
+    /// For the audit log.
+    Audit(AuditLine),
     Stopped,
 }
 
@@ -131,6 +137,8 @@ struct Origin {
     xid: i32,
     op: OpCode,
     received: Instant,
+    /// Where the audit log wants to hear of it.
+    audited: Option<Box<Audited>>,
     /// Given back when the request is answered.
     _share: Option<BytesShare>,
 }
@@ -482,6 +490,7 @@ impl<L: PipelineLink> Pipeline<L> {
             xid: request.xid,
             op: request.op,
             received: request.received,
+            audited: if throttled || !is_write(request.op) { None } else { self.audited(&request) },
             // A read keeps its own.
             _share: if throttled || is_write(request.op) { request.share.take() } else { None },
         };
@@ -600,6 +609,7 @@ impl<L: PipelineLink> Pipeline<L> {
         // Whose connection ends with the session, if nobody waits for the reply.
         let closes = (entry.header.kind == kind::CLOSE_SESSION).then_some(entry.header.session);
         let owner = closes.and_then(|session| self.database.sessions.get(session)?.owner);
+        self.audit_closing(&entry);
         let mut reporter = Reporter {
             links: &mut self.links,
             bytes,
@@ -621,6 +631,7 @@ impl<L: PipelineLink> Pipeline<L> {
             debug_assert_eq!(digest.tree_digest, self.database.tree.digest(), "digest after {zxid} differs");
         }
         self.surveys.applied(zxid, self.database.tree.digest());
+        self.audit_applied(origin, &entry, failed.is_some());
         if let Some(origin) = origin {
             let body = match multi {
                 Some(mut bytes) => {

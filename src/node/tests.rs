@@ -18,6 +18,7 @@ use crate::client::{
 use crate::proto::ErrorCode;
 use crate::proto::client::{ConnectRequest, ConnectResponse, CreateMode, EventType, OpCode};
 use crate::request::Database;
+use crate::request::audit::AuditLine;
 use crate::request::auth::AuthOptions;
 use crate::request::prepare::PrepareOptions;
 use crate::session::{IdSource, SessionTable};
@@ -27,6 +28,7 @@ use crate::txnlog::{LogWrite, SegmentWork, Start, Writer, WriterOptions};
 use crate::types::{Instant, Now, ServerId, SessionId, Zxid};
 use crate::words::{ServerFacts, WordOptions};
 
+mod audit;
 mod limits;
 mod questions;
 mod reads;
@@ -48,6 +50,7 @@ struct World {
     /// Of the snapshot being written.
     zxid_snapshot: Zxid,
     told: Vec<Told>,
+    audit: Vec<AuditLine>,
     stopped: bool,
 }
 
@@ -110,6 +113,7 @@ impl World {
             zxid_snapshot: Zxid::ZERO,
             startup: Startup::default(),
             snapshot_on_stop: false,
+            audit_user: None,
             slow_write: Duration::from_secs(1),
         };
         adjust(&mut front_options, &mut pipeline_options);
@@ -137,6 +141,7 @@ impl World {
             snapshots: Vec::new(),
             zxid_snapshot: Zxid::ZERO,
             told: Vec::new(),
+            audit: Vec::new(),
             stopped: false,
         }
     }
@@ -236,6 +241,7 @@ impl World {
                 }
                 Output::Segment(SegmentWork::Retire(_)) => {}
                 Output::Snapshot(work) => self.snapshot(work),
+                Output::Audit(line) => self.audit.push(line),
                 Output::Told(told) => self.told.push(told),
                 Output::Stopped => self.stopped = true,
             }

@@ -1,9 +1,11 @@
 //! One server from its configuration: recovery, then cores, then clients.
 
 use std::hash::{BuildHasher, RandomState};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant as StdInstant, SystemTime};
 
+use super::audit::Audit;
 use super::housekeeping::Keeper;
 use super::restore::Restorer;
 use super::storage::{self, Files, Opened, Origin, StorageError};
@@ -14,6 +16,7 @@ use crate::metrics::ProcessGauges;
 use crate::node::pipeline::Startup;
 use crate::node::{Front, Pipeline};
 use crate::request::Database;
+use crate::request::audit::{self, ServerEvent};
 use crate::session::IdSource;
 use crate::snapshot;
 use crate::txnlog;
@@ -33,14 +36,36 @@ const FIRST_SNAPSHOT_NODES: usize = 4096;
 /// Recovers, serves until told to stop, and gives the process's exit code. What went wrong is in the log.
 pub fn run(config: &Config, started: StdInstant) -> i32 {
     super::log_panics();
-    match assemble(config, started) {
-        Ok(code) => code,
+    let audit = match config.audit_file.as_deref().map(Audit::start).transpose() {
+        Ok(audit) => audit,
+        Err(error) => {
+            let path = config.audit_file.as_deref().unwrap_or(Path::new("")).display();
+            tracing::error!("the audit log {path} cannot be written: {error}");
+            eprintln!("the audit log {path} cannot be written: {error}");
+            return EXIT_CONFIG;
+        }
+    };
+    let tell = |event| {
+        if let Some(audit) = &audit {
+            audit.tell(audit::server_event(event, &gauges::user()));
+        }
+    };
+    let code = match assemble(config, started, audit.clone()) {
+        Ok(code) => {
+            tell(ServerEvent::Stopping);
+            code
+        }
         Err(Failure { code, reason }) => {
             tracing::error!("{reason}");
             eprintln!("{reason}");
+            tell(ServerEvent::StartFailed);
             code
         }
+    };
+    if let Some(audit) = &audit {
+        audit.flush();
     }
+    code
 }
 
 struct Failure {
@@ -55,7 +80,7 @@ impl From<StorageError> for Failure {
     }
 }
 
-fn assemble(config: &Config, started: StdInstant) -> Result<i32, Failure> {
+fn assemble(config: &Config, started: StdInstant, audit: Option<Audit>) -> Result<i32, Failure> {
     let seed = random();
     let clock = Clock::new();
     let mut restorer =
@@ -94,7 +119,7 @@ fn assemble(config: &Config, started: StdInstant) -> Result<i32, Failure> {
 
     let unusable = |reason| Failure { code: EXIT_CONFIG, reason };
     let shell_options = options::shell(config, files.log_dir(), clock).map_err(unusable)?;
-    let shell = Shell::prepare(shell_options)
+    let mut shell = Shell::prepare(shell_options)
         .map_err(|error| Failure { code: error.exit_code(), reason: error.to_string() })?;
     let process = Arc::new(ProcessGauges::default());
     gauges::keep_fresh(process.clone(), files.snapshot_dir().to_owned(), files.log_dir().to_owned())
@@ -116,6 +141,11 @@ fn assemble(config: &Config, started: StdInstant) -> Result<i32, Failure> {
     super::admin::start(config, &shell, &files, process.clone())
         .and_then(|()| super::metrics::start(config, &shell, process))
         .map_err(|error| Failure { code: EXIT_ERROR, reason: format!("cannot start a thread: {error}") })?;
+    if let Some(audit) = audit {
+        let started = audit.clone();
+        shell.on_serving(move |_| started.tell(audit::server_event(ServerEvent::Started, &gauges::user())));
+        shell.audit_to(audit);
+    }
     let node = NodeParts {
         pipeline: Box::new(move |ports| {
             let log = txnlog::Writer::new(writer_options, log_start);

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 
+use super::audit::Audit;
 use super::connection::{Connection, accept_loop};
 use super::door::{ConnId, Front, Pipeline, pipeline};
 use super::housekeeper::{Housekeeper, Report};
@@ -81,6 +82,7 @@ pub(super) struct PipelineHalf {
     pub(super) writer: DurableWriter,
     pub(super) housekeeper: Housekeeper,
     pub(super) questions: Questions,
+    pub(super) audit: Option<Audit>,
     /// Reused lists.
     pub(super) written: Vec<Written>,
     pub(super) owed: Vec<pipeline::Output>,
@@ -465,6 +467,11 @@ impl PipelineHalf {
                 }
                 pipeline::Output::Snapshot(work) => self.housekeeper.snapshot(work),
                 pipeline::Output::Told(told) => self.questions.told(told),
+                pipeline::Output::Audit(line) => {
+                    if let Some(audit) = &self.audit {
+                        audit.tell(line);
+                    }
+                }
                 pipeline::Output::Stopped => self.stopped = true,
             }
         }

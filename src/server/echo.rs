@@ -291,6 +291,7 @@ fn mark(conn: &mut Conn, id: ConnId, dirty: &mut Vec<ConnId>) {
 
 pub mod pipeline {
     use crate::admin::{Ask, Told};
+    use crate::request::audit::AuditLine;
     use crate::snapshot::{SnapshotEvent, SnapshotWork};
     use crate::txnlog::{LogWrite, SegmentId, SegmentWork, WriteId};
 
@@ -309,6 +310,7 @@ pub mod pipeline {
         Segment(SegmentWork),
         Snapshot(SnapshotWork),
         Told(Told),
+        Audit(AuditLine),
         Stopped,
     }
 }

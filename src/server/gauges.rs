@@ -88,6 +88,14 @@ fn process_of(stat: &str, booted_seconds: f64) -> ProcessNow {
     }
 }
 
+/// Who runs the server.
+pub(super) fn user() -> String {
+    ["USER", "LOGNAME"]
+        .into_iter()
+        .find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()))
+        .unwrap_or_else(|| if rustix::process::getuid().is_root() { "root" } else { "ringkeeper" }.to_owned())
+}
+
 /// What `envi` tells of the machine and the process.
 pub(super) fn environment() -> Vec<(&'static str, String)> {
     let read = |path: &str| fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
@@ -97,7 +105,7 @@ pub(super) fn environment() -> Vec<(&'static str, String)> {
         ("os.name", "Linux".to_owned()),
         ("os.arch", std::env::consts::ARCH.to_owned()),
         ("os.version", read("/proc/sys/kernel/osrelease")),
-        ("user.name", variable("USER")),
+        ("user.name", user()),
         ("user.home", variable("HOME")),
         ("user.dir", std::env::current_dir().map(|dir| dir.display().to_string()).unwrap_or_default()),
     ]

@@ -11,6 +11,7 @@
 mod admin;
 #[cfg(not(test))]
 mod assemble;
+mod audit;
 mod connection;
 mod core;
 pub mod door;
@@ -57,6 +58,7 @@ use crate::io::writer::DurableWriter;
 use crate::node::limits::ConnectionLimits;
 use crate::types::Zxid;
 
+use self::audit::Audit;
 use self::core::{Core, CoreParts, Fatal, PipelineHalf};
 use self::door::{Front, Pipeline};
 use self::ports::{FrontRemote, Local, PipelineRemote, RemoteSeed, remote_pair};
@@ -194,6 +196,7 @@ pub struct Shell {
     on_serving: Option<Box<dyn FnOnce(Serving) + Send>>,
     questioner: Questioner,
     questions: Option<Questions>,
+    audit: Option<Audit>,
 }
 
 impl Shell {
@@ -228,7 +231,14 @@ impl Shell {
             on_serving: None,
             questioner,
             questions: Some(questions),
+            audit: None,
         })
+    }
+
+    /// Where the pipeline's lines for the audit log go.
+    #[cfg(not(test))]
+    fn audit_to(&mut self, audit: Audit) {
+        self.audit = Some(audit);
     }
 
     /// Asks the pipeline, once it runs.
@@ -355,6 +365,7 @@ impl Shell {
             log_mode: self.log_mode,
             force_sync: self.options.force_sync,
             questions: self.questions.take().expect("cores are started once"),
+            audit: self.audit.take(),
         });
         let start = |seed: CoreSeed| {
             let ready = ready.clone();
@@ -498,6 +509,7 @@ struct PipelineSeed {
     log_mode: WriteMode,
     force_sync: bool,
     questions: Questions,
+    audit: Option<Audit>,
 }
 
 impl CoreSeed {
@@ -552,6 +564,7 @@ impl CoreSeed {
                 housekeeper: housekeeper::Housekeeper::start(seed.housekeeping, seed.log_mode, bell)
                     .map_err(|e| failed("the housekeeper", e))?,
                 questions: seed.questions,
+                audit: seed.audit,
                 written: Vec::new(),
                 owed: Vec::new(),
                 stopped: false,

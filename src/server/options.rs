@@ -160,6 +160,7 @@ pub(super) fn pipeline(
         identity,
         zxid_snapshot,
         startup,
+        audit_user: config.audit_file.as_ref().map(|_| super::gauges::user()),
         snapshot_on_stop: config.storage.snapshot_on_stop,
         slow_write: Duration::from_millis(config.storage.fsync_warning_threshold_ms),
     }

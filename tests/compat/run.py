@@ -5,7 +5,7 @@
     tests/compat/run.py --server … differential kazoo               some of them
     tests/compat/run.py --self-check                                Apache ZooKeeper itself in ringkeeper's place
 
-Suites: differential, recovery, faults, words, admin, kazoo, java, shell, curator, c. What they need (a virtual environment
+Suites: differential, recovery, faults, words, admin, audit, kazoo, java, shell, curator, c. What they need (a virtual environment
 with kazoo, the jars of ZooKeeper and Curator) is fetched once into --work; Debian's libzookeeper-mt-dev must be
 installed. A suite that cannot run is an error where CI=true and said plainly elsewhere. RK_SEED in the environment
 repeats a random run.
@@ -24,6 +24,7 @@ import threading
 import time
 
 import admin
+import audit
 import connections
 import differ
 import faults
@@ -267,6 +268,12 @@ def suite_admin(setting):
     return passed + more, failed + worse
 
 
+def suite_audit(setting):
+    properties = {"zookeeper.audit.enable": "true", "zookeeper.extendedTypesEnabled": "true"}
+    with setting.reference(properties=properties) as a, setting.subject(properties=properties) as b:
+        return audit.compare(a, b)
+
+
 def suite_kazoo(setting):
     python = servers.python_environment(setting.work)
     with setting.subject() as server:
@@ -287,7 +294,8 @@ def java_classes(setting, source):
 
 
 def java_command(path, main, *arguments):
-    return ["java", "-Xmx256m", "-XX:TieredStopAtLevel=1", "-cp", path, main, *arguments]
+    quiet = "-Dorg.slf4j.simpleLogger.defaultLogLevel=off"
+    return ["java", "-Xmx256m", "-XX:TieredStopAtLevel=1", quiet, "-cp", path, main, *arguments]
 
 
 def suite_java(setting):
@@ -344,6 +352,7 @@ SUITES = {
     "faults": suite_faults,
     "words": suite_words,
     "admin": suite_admin,
+    "audit": suite_audit,
     "kazoo": suite_kazoo,
     "java": suite_java,
     "shell": suite_shell,

@@ -134,6 +134,7 @@ impl World {
             zxid_snapshot: Zxid::ZERO,
             startup: ringkeeper::node::pipeline::Startup::default(),
             snapshot_on_stop: false,
+            audit_user: None,
             slow_write: Duration::from_secs(1),
             connection_throttle: ConnectionThrottleOptions::default(),
             request_throttle: RequestThrottleOptions::default(),
@@ -251,7 +252,7 @@ impl World {
                 Output::Snapshot(SnapshotWork::Part(_)) => {
                     self.pipeline.handle(self.now, Input::Snapshot(SnapshotEvent::PartWritten));
                 }
-                Output::Snapshot(_) | Output::Told(_) | Output::Stopped => {}
+                Output::Snapshot(_) | Output::Told(_) | Output::Audit(_) | Output::Stopped => {}
             }
         }
         if !self.holding {

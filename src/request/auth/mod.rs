@@ -155,6 +155,11 @@ impl Identities {
         self.0.address
     }
 
+    /// The same as Java prints it.
+    pub fn address_text(&self) -> String {
+        scheme::address_text(self.0.address)
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = &Identity> {
         self.0.list.iter()
     }
