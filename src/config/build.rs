@@ -139,7 +139,7 @@ fn build(
             enforce_quota: values.flag("enforceQuota"),
             skip_acl,
         },
-        auth: auth(values, notices)?,
+        auth: auth(values, read, notices)?,
         admin: Admin {
             enabled: !values.raw("admin.enableServer").eq_ignore_ascii_case("false"),
             address: ListenAddress::new(
@@ -230,7 +230,7 @@ fn storage(values: &Values, notices: &mut Vec<Notice>) -> Storage {
     }
 }
 
-fn auth(values: &Values, notices: &mut Vec<Notice>) -> Result<Auth, ConfigError> {
+fn auth(values: &Values, read: &mut ReadFile<'_>, notices: &mut Vec<Notice>) -> Result<Auth, ConfigError> {
     let mut providers = Vec::new();
     for (key, written) in values.family("authProvider.") {
         let class = written.value.rsplit('.').next().unwrap_or_default();
@@ -278,10 +278,75 @@ fn auth(values: &Values, notices: &mut Vec<Notice>) -> Result<Auth, ConfigError>
         ensemble_names: providers.contains(&AuthProvider::Ensemble).then(|| values.list("ensembleAuthName")),
         enforced_schemes,
         session_require_client_sasl_auth: values.flag("sessionRequireClientSASLAuth"),
+        sasl_users: sasl_users(values, read, notices)?,
         allow_sasl_failed_clients: values.flag("allowSaslFailedClients"),
         let_any_sasl_user_do_x: values.text("letAnySaslUserDoX").map(str::to_owned),
         providers,
     })
+}
+
+/// Who may come by SASL. Source: ZooKeeper `ServerCnxnFactory#configureSaslLogin`, `#getDigestMd5Credentials`.
+fn sasl_users(
+    values: &Values,
+    read: &mut ReadFile<'_>,
+    notices: &mut Vec<Notice>,
+) -> Result<Option<BTreeMap<String, Secret>>, ConfigError> {
+    let key = "java.security.auth.login.config";
+    let name = values.text("sasl.serverconfig").unwrap_or_default();
+    let Some(path) = values.text(key) else {
+        if name != "Server" {
+            return Err(
+                values.wrong("sasl.serverconfig", format!("a file with that section: {key} names none"))
+            );
+        }
+        return Ok(None);
+    };
+    // A URL is allowed there, too.
+    let path = path.strip_prefix("file:").unwrap_or(path);
+    let text = match read(Path::new(path)) {
+        Ok(Some(bytes)) => String::from_utf8_lossy(&bytes).into_owned(),
+        Ok(None) => return Err(values.wrong(key, format!("a file; there is no {path}"))),
+        Err(reason) => return Err(ConfigError::Read { file: path.to_owned(), reason }),
+    };
+    let at = |line| Origin::Line { file: path.to_owned(), line };
+    let sections = jaas::parse(&text).map_err(|bad| ConfigError::Contradiction {
+        origin: at(bad.line),
+        reason: format!("expected {}", bad.expected),
+    })?;
+    let Some(section) = sections.into_iter().find(|section| section.name == name) else {
+        // It may be there for the quorum alone.
+        if name != "Server" {
+            return Err(values.wrong("sasl.serverconfig", format!("a section of {path}")));
+        }
+        return Ok(None);
+    };
+    let mut users = BTreeMap::new();
+    for module in section.modules {
+        if module.class.rsplit('.').next() != Some("DigestLoginModule") {
+            let kerberos = module.class.ends_with("Krb5LoginModule");
+            let why = "Kerberos (GSSAPI) is not available in this release; use DigestLoginModule";
+            return Err(ConfigError::Unsupported {
+                origin: at(module.line),
+                key: section.name,
+                value: module.class,
+                reason: if kerberos { why } else { "only DigestLoginModule is known" }.to_owned(),
+            });
+        }
+        let user =
+            |(name, password): (String, Secret)| Some((name.strip_prefix("user_")?.to_owned(), password));
+        users.extend(module.options.into_iter().filter_map(user));
+    }
+    if let (Some(password), Some(known)) =
+        (values.text("SASLAuthenticationProvider.superPassword"), users.get_mut("super"))
+    {
+        *known = Secret(password.to_owned());
+    }
+    // ZooKeeper 3.9 has it on unless told otherwise, and DIGEST-MD5 off with it; here it is as it is written.
+    if values.flag("fips-mode") {
+        notices.push(Notice::FipsMode);
+        users.clear();
+    }
+    Ok(Some(users))
 }
 
 /// Source: ZooKeeper `MetricsProviderBootstrap#startMetricsProvider`, for which an unknown class is fatal, too.

@@ -8,12 +8,14 @@
 mod build;
 mod cores;
 mod error;
+pub mod jaas;
 pub mod keys;
 mod members;
 pub mod properties;
 mod redact;
 mod sources;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -233,6 +235,10 @@ pub struct Auth {
     pub enforced_schemes: Option<Vec<String>>,
     /// `sessionRequireClientSASLAuth`, default no: as if `sasl` were enforced.
     pub session_require_client_sasl_auth: bool,
+    /// Users of DIGEST-MD5 with their passwords: the `user_<name>` options of the `DigestLoginModule` in section
+    /// `sasl.serverconfig` (default `Server`) of the file `java.security.auth.login.config` names. `None`: no SASL.
+    /// That of `super`, if it is there, is `SASLAuthenticationProvider.superPassword` where given.
+    pub sasl_users: Option<BTreeMap<String, Secret>>,
     /// `allowSaslFailedClients`, default no.
     pub allow_sasl_failed_clients: bool,
     /// `letAnySaslUserDoX`.

@@ -250,14 +250,14 @@ fn no_client_port_is_no_listener() {
 #[test]
 fn each_kind_of_useless_key_is_one_notice() {
     let all = notices(
-        "foo=1\nbar.baz=2\nnio.numWorkerThreads=1\nfips-mode=true\ncnxTimeout=3\ntcpKeepAlive=true\naudit.enable=true\n\
+        "foo=1\nbar.baz=2\nnio.numWorkerThreads=1\ncnxTimeout=3\ntcpKeepAlive=true\naudit.enable=true\n\
          admin.restore.enabled=true\nadmin.serverPort=8080\nssl.keyStore.location=/k",
     );
     assert_eq!(
         all,
         [
             "unknown keys, ignored: foo, bar.baz",
-            "keys accepted, without effect in ringkeeper: fips-mode, nio.numWorkerThreads",
+            "keys accepted, without effect in ringkeeper: nio.numWorkerThreads",
             "keys of ensembles, without effect on a standalone server: cnxTimeout, tcpKeepAlive",
             "keys of features this release does not have, ignored: admin.restore.enabled, ssl.keyStore.location",
         ]
@@ -379,4 +379,52 @@ fn any_mixture_of_keys_and_values_loads_or_is_refused() {
         loaded += u32::from(load_text(&text).is_ok());
     }
     assert!(loaded > 1000);
+}
+
+/// Loads a configuration that names this login configuration.
+fn with_jaas(lines: &str, jaas: &'static str) -> Result<Loaded, ConfigError> {
+    let text = format!("dataDir=/d\njava.security.auth.login.config=/jaas\n{lines}\n");
+    load(&sources(&text), &mut |path: &Path| {
+        Ok((path == Path::new("/jaas")).then(|| jaas.as_bytes().to_vec()))
+    })
+}
+
+#[test]
+fn users_of_sasl_come_from_the_login_configuration() {
+    const JAAS: &str = "QuorumServer { x.DigestLoginModule required user_q=\"q\"; };\n\
+                        Server { x.DigestLoginModule required user_super=\"a\" user_bob=\"b\" other=\"c\"; };";
+    let users = |lines: &str| {
+        let users = with_jaas(lines, JAAS).unwrap().config.auth.sasl_users?;
+        Some(users.into_iter().map(|(user, password)| format!("{user}={}", password.0)).collect::<Vec<_>>())
+    };
+    assert_eq!(users("").unwrap(), ["bob=b", "super=a"]);
+    assert_eq!(users("sasl.serverconfig=QuorumServer").unwrap(), ["q=q"]);
+    assert_eq!(users("SASLAuthenticationProvider.superPassword=s").unwrap(), ["bob=b", "super=s"]);
+    assert_eq!(users("fips-mode=false").unwrap().len(), 2);
+    assert!(users("fips-mode=true").unwrap().is_empty());
+    // A file that is there for the quorum alone.
+    assert_eq!(with_jaas("", "QuorumServer { x.Y required; };").unwrap().config.auth.sasl_users, None);
+    assert_eq!(with("").auth.sasl_users, None);
+}
+
+#[test]
+fn a_login_configuration_that_cannot_be_used_is_named() {
+    let error = |lines: &str, jaas| with_jaas(lines, jaas).unwrap_err().to_string();
+    assert_eq!(
+        error("", "Server {\n x.DigestLoginModule user_a=b;\n};"),
+        "/jaas:2: expected required, requisite, sufficient or optional"
+    );
+    assert_eq!(
+        error("", "Server {\n com.sun.security.auth.module.Krb5LoginModule required;\n};"),
+        "/jaas:2: Server=com.sun.security.auth.module.Krb5LoginModule: Kerberos (GSSAPI) is not available in this \
+         release; use DigestLoginModule"
+    );
+    assert_eq!(
+        error("sasl.serverconfig=Other", "Server { x.DigestLoginModule required; };"),
+        "conf/zoo.cfg:3: sasl.serverconfig=Other: expected a section of /jaas"
+    );
+    assert_eq!(
+        error("java.security.auth.login.config=/none", ""),
+        "conf/zoo.cfg:3: java.security.auth.login.config=/none: expected a file; there is no /none"
+    );
 }

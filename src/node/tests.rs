@@ -20,6 +20,7 @@ use crate::proto::client::{ConnectRequest, ConnectResponse, CreateMode, EventTyp
 use crate::request::Database;
 use crate::request::audit::AuditLine;
 use crate::request::auth::AuthOptions;
+use crate::request::auth::sasl::NonceSecret;
 use crate::request::prepare::PrepareOptions;
 use crate::session::{IdSource, SessionTable};
 use crate::snapshot::{SnapshotEvent, SnapshotWork};
@@ -32,6 +33,7 @@ mod audit;
 mod limits;
 mod questions;
 mod reads;
+mod sasl;
 
 const TICK_MS: u64 = 1000;
 const LARGE_BYTES_MAX: u64 = 3000;
@@ -89,6 +91,7 @@ impl World {
             index: 0,
             words: WordOptions::default(),
             hash_seed: 1,
+            nonce_secret: NonceSecret::default(),
             serving: crate::node::Serving::Yes,
         };
         let mut pipeline_options = PipelineOptions {

@@ -1,6 +1,7 @@
 //! One server from its configuration: recovery, then cores, then clients.
 
 use std::hash::{BuildHasher, RandomState};
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant as StdInstant, SystemTime};
@@ -17,6 +18,7 @@ use crate::node::pipeline::Startup;
 use crate::node::{Front, Pipeline};
 use crate::request::Database;
 use crate::request::audit::{self, ServerEvent};
+use crate::request::auth::sasl::NonceSecret;
 use crate::session::IdSource;
 use crate::snapshot;
 use crate::txnlog;
@@ -125,7 +127,7 @@ fn assemble(config: &Config, started: StdInstant, audit: Option<Audit>) -> Resul
     gauges::keep_fresh(process.clone(), files.snapshot_dir().to_owned(), files.log_dir().to_owned())
         .map_err(|error| Failure { code: EXIT_ERROR, reason: format!("cannot start a thread: {error}") })?;
 
-    let fronts = options::fronts(config, shell.front_count(), seed)
+    let fronts = options::fronts(config, shell.front_count(), seed, &nonce_secret()?)
         .into_iter()
         .map(|front_options| {
             let reader = database.tree.reader();
@@ -186,6 +188,15 @@ fn write_first_snapshot(files: &Files, database: &mut Database, digest: bool) ->
     file.finish(&manifest.encode())?;
     tracing::info!(%zxid, "first snapshot written in {} ms", begun.elapsed().as_millis());
     Ok(())
+}
+
+/// Chance of the system's own.
+fn nonce_secret() -> Result<NonceSecret, Failure> {
+    let mut secret = NonceSecret::default();
+    std::fs::File::open("/dev/urandom").and_then(|mut source| source.read_exact(&mut secret.0)).map_err(
+        |error| Failure { code: EXIT_ERROR, reason: format!("cannot read /dev/urandom: {error}") },
+    )?;
+    Ok(secret)
 }
 
 /// A number nobody can guess from outside.

@@ -13,6 +13,7 @@ use crate::node::limits::Shares;
 use crate::node::pipeline::{ConnectionThrottleOptions, RequestThrottleOptions, Startup};
 use crate::node::{FrontOptions, PipelineOptions, Serving};
 use crate::request::auth::AuthOptions;
+use crate::request::auth::sasl::NonceSecret;
 use crate::request::prepare::PrepareOptions;
 use crate::snapshot::Packing;
 use crate::txnlog::WriterOptions;
@@ -107,12 +108,23 @@ pub(super) fn writer(config: &Config, salt_seed: u64) -> WriterOptions {
 }
 
 /// Those of all fronts.
-pub(super) fn fronts(config: &Config, front_count: usize, hash_seed: u64) -> Vec<FrontOptions> {
+pub(super) fn fronts(
+    config: &Config,
+    front_count: usize,
+    hash_seed: u64,
+    nonce_secret: &NonceSecret,
+) -> Vec<FrontOptions> {
     let shares = Arc::new(Shares::new(front_count, u64::from(config.large_request_bytes_max)));
-    (0..front_count).map(|index| front(config, index, &shares, hash_seed)).collect()
+    (0..front_count).map(|index| front(config, index, &shares, hash_seed, nonce_secret)).collect()
 }
 
-fn front(config: &Config, index: usize, shares: &Arc<Shares>, hash_seed: u64) -> FrontOptions {
+fn front(
+    config: &Config,
+    index: usize,
+    shares: &Arc<Shares>,
+    hash_seed: u64,
+    nonce_secret: &NonceSecret,
+) -> FrontOptions {
     FrontOptions {
         auth: AuthOptions::of_config(&config.auth, config.nodes.skip_acl),
         frame_bytes_max: config.jute_max_buffer_bytes,
@@ -126,6 +138,7 @@ fn front(config: &Config, index: usize, shares: &Arc<Shares>, hash_seed: u64) ->
         index,
         words: WordOptions::of(config),
         hash_seed,
+        nonce_secret: nonce_secret.clone(),
         serving: Serving::Yes,
     }
 }

@@ -5,7 +5,7 @@
     tests/compat/run.py --server … differential kazoo               some of them
     tests/compat/run.py --self-check                                Apache ZooKeeper itself in ringkeeper's place
 
-Suites: differential, recovery, faults, words, admin, audit, kazoo, java, shell, curator, c. What they need (a virtual environment
+Suites: differential, recovery, faults, words, admin, audit, sasl, kazoo, java, shell, curator, c. What they need (a virtual environment
 with kazoo, the jars of ZooKeeper and Curator) is fetched once into --work; Debian's libzookeeper-mt-dev must be
 installed. A suite that cannot run is an error where CI=true and said plainly elsewhere. RK_SEED in the environment
 repeats a random run.
@@ -29,6 +29,7 @@ import connections
 import differ
 import faults
 import ops
+import sasl
 import scenarios
 import servers
 import shell
@@ -274,6 +275,26 @@ def suite_audit(setting):
         return audit.compare(a, b)
 
 
+def suite_sasl(setting):
+    python = servers.python_environment(setting.work)
+    ways = [
+        {},
+        {"zookeeper.allowSaslFailedClients": "true"},
+        {"zookeeper.sessionRequireClientSASLAuth": "true"},
+    ]
+    passed = failed = 0
+    for number, more in enumerate(ways):
+        properties = sasl.properties(setting.work, **more)
+        with setting.reference(properties=properties) as a, setting.subject(properties=properties) as b:
+            check = sasl.compare_raw(a, b)
+            if number == 0:
+                sasl.run_kazoo(check, python, b)
+                java = java_command(f"{setting.jars()}/*", "org.apache.zookeeper.ZooKeeperMain")
+                sasl.run_java(check, setting.work, java, b)
+        passed, failed = passed + check.passed, failed + check.failed
+    return passed, failed
+
+
 def suite_kazoo(setting):
     python = servers.python_environment(setting.work)
     with setting.subject() as server:
@@ -353,6 +374,7 @@ SUITES = {
     "words": suite_words,
     "admin": suite_admin,
     "audit": suite_audit,
+    "sasl": suite_sasl,
     "kazoo": suite_kazoo,
     "java": suite_java,
     "shell": suite_shell,

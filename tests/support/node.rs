@@ -17,6 +17,7 @@ use ringkeeper::proto::txn::TxnEntry;
 use ringkeeper::request::Database;
 use ringkeeper::request::apply::{Fit, Nobody};
 use ringkeeper::request::auth::AuthOptions;
+use ringkeeper::request::auth::sasl::NonceSecret;
 use ringkeeper::request::prepare::PrepareOptions;
 use ringkeeper::session::{IdSource, SessionTable};
 use ringkeeper::snapshot::{SnapshotEvent, SnapshotWork};
@@ -111,6 +112,7 @@ impl World {
             index: 0,
             words: WordOptions::new(&["*".to_owned()], false),
             hash_seed: 1,
+            nonce_secret: NonceSecret::default(),
             serving: Serving::Yes,
         };
         let zxid = database.zxid_applied();
