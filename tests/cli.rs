@@ -114,6 +114,25 @@ fn a_server_is_started_asked_restarted_and_stopped() {
 }
 
 #[test]
+fn what_a_stopped_server_holds_is_exported() {
+    let home = Home::new("");
+    let exported = home.run("export");
+    assert_eq!(exported.status.code(), Some(1));
+    assert!(err(&exported).contains("holds no data of ringkeeper"), "{}", err(&exported));
+    assert_eq!(home.run("start").status.code(), Some(0));
+    let exported = home.run("export");
+    assert!(err(&exported).contains("in use by another server"), "{}", err(&exported));
+    home.run("stop");
+    let exported = home.run("export");
+    assert_eq!(exported.status.code(), Some(0), "{}", err(&exported));
+    let text = out(&exported);
+    assert!(text.contains(&format!("written: {}\n", home.path("data/version-2").display())), "{text}");
+    assert!(text.ends_with("snapshot 0x0, 0 transactions behind it, up to 0x0\n"), "{text}");
+    assert!(home.path("data/version-2/snapshot.0").exists());
+    assert_eq!(std::fs::read_to_string(home.path("data/version-2/currentEpoch")).unwrap(), "0");
+}
+
+#[test]
 fn words_answer_as_the_whitelist_says() {
     let home = Home::new("4lw.commands.whitelist=ruok, conf");
     assert_eq!(home.run("start").status.code(), Some(0));
@@ -145,7 +164,10 @@ fn wrong_configurations_are_refused_with_code_two() {
         ("dataDir=d\nclientPort=abc", "bad.cfg:2: clientPort=abc: expected a whole number from 0 to 65535"),
         ("clientPort=2181", "bad.cfg:1: dataDir is missing"),
         ("dataDir=d\nsecureClientPort=2281", "bad.cfg:2: secureClientPort=2281: TLS is not available"),
-        ("dataDir=d\nserver.1=a:1:2\nserver.2=b:1:2", "server.N=2 participants: ensembles are not available"),
+        (
+            "dataDir=d\nserver.1=a:1:2\nserver.2=b:1:2",
+            "d/myid: no such file; a member of an ensemble has its own id there",
+        ),
     ] {
         std::fs::write(&file, text).unwrap();
         for verb in ["serve", "start-foreground", "start", "check"] {

@@ -13,11 +13,12 @@ use node::{Handle, SESSION_TIMEOUT_MS, World, recover_from};
 use ringkeeper::client::{
     ACL_OPEN, ACL_READ, Conversation, Event, Message, Request, Response, SetWatches, WatchMode, WatchType,
 };
-use ringkeeper::config::{self, Sources, Start};
+use ringkeeper::config::{self, Membership, Sources, Start};
 use ringkeeper::jute::{Reader, put_buffer, put_string};
 use ringkeeper::node::front::{HANDSHAKE_BYTES_MAX, OUTPUT_BYTES_MAX};
 use ringkeeper::proto::acl::encode_list;
 use ringkeeper::proto::client::*;
+use ringkeeper::proto::election::{INITIAL_BYTES_MAX, InitialMessage, Notification, ServerState};
 use ringkeeper::proto::txn::{CreateKind, Txn, TxnDigest, TxnEntry, TxnHeader, kind, put};
 use ringkeeper::proto::{Acl, FRAME_BYTES_MAX};
 use ringkeeper::request::multi::{decode_reads, decode_writes};
@@ -543,8 +544,45 @@ fn decode_all(rng: &mut Rng, bytes: &[u8]) {
         assert!(word == Word::TelnetClose || word.name().as_bytes() == &bytes[..4]);
     }
     decode_path(&String::from_utf8_lossy(bytes));
+    decode_election(bytes);
     if let Some(track) = quota::Track::parse(bytes) {
         assert_eq!(quota::Track::parse(track.text().as_bytes()), Some(track));
+    }
+}
+
+fn any_of_election(rng: &mut Rng) -> Vec<u8> {
+    let text = "server.1=a:1:2|b:1:2:participant;0.0.0.0:3\nserver.2=[::1]:1:2:observer\ngroup.1=1\nweight.1=2\nversion=1f";
+    match rng.below(3) {
+        0 => text.as_bytes().to_vec(),
+        1 => {
+            let addresses = vec![("a".to_owned(), 1), ("::1".to_owned(), 2)];
+            InitialMessage { sid: 3, addresses }.to_vec(rng.below(2) == 0)
+        }
+        _ => {
+            let (state, version) = (ServerState::Looking, 2);
+            let vote = Notification { state, leader: 3, zxid: Zxid(9), round: 2, peer_epoch: 1, version };
+            vote.frame(text).split_off(4)
+        }
+    }
+}
+
+fn decode_election(bytes: &[u8]) {
+    if let Ok(Some((message, used))) = InitialMessage::decode(bytes) {
+        assert!(used <= INITIAL_BYTES_MAX);
+        let again = message.to_vec(true);
+        assert_eq!(InitialMessage::decode(&again), Ok(Some((message, again.len()))));
+    }
+    if let Ok((notification, text)) = Notification::decode(bytes) {
+        let _ = Membership::parse(text);
+        if let Ok(text) = std::str::from_utf8(text) {
+            let (again, text_again) = (notification.frame(text), text.as_bytes());
+            let read = Notification::decode(&again[4..]).map(|(read, text)| (read.round, text));
+            assert_eq!(read, Ok((notification.round, text_again)));
+        }
+    }
+    if let Ok(membership) = Membership::parse(bytes) {
+        let text = membership.to_text();
+        assert_eq!(Membership::parse(text.as_bytes()).map(|again| again.to_text()), Ok(text));
     }
 }
 
@@ -572,12 +610,13 @@ fn decoders_take_any_bytes() {
         for _ in 0..DECODER_ROUNDS {
             let (mut frame, mut handshake) = (any_request(&mut rng), any_handshake(&mut rng, SessionId(1)));
             handshake.truncate(500);
-            let mut bytes = match rng.below(6) {
+            let mut bytes = match rng.below(7) {
                 0 => (0..rng.below(80)).map(|_| rng.next_u64() as u8).collect(),
                 1 => frame.split_off(frame.len().min(4)),
                 2 => frame.split_off(frame.len().min(12)),
                 3 => handshake.split_off(handshake.len().min(4)),
                 4 => pick(&mut rng, OTHERS).to_vec(),
+                5 => any_of_election(&mut rng),
                 _ => pick(&mut rng, &entries).clone(),
             };
             let other = pick(&mut rng, &entries).clone();

@@ -5,6 +5,9 @@
 //! server itself returns is passed on.
 
 mod control;
+// Like `serve`, it works with the real state machines.
+#[cfg(not(test))]
+mod export;
 mod gather;
 mod inspect;
 mod logging;
@@ -59,6 +62,17 @@ enum Verb {
     Inspect {
         /// The file.
         file: PathBuf,
+    },
+    /// Write the data of a stopped server as a version-2 directory, for Apache ZooKeeper.
+    Export {
+        /// The configuration file of the server.
+        #[arg(value_name = "ZOO.CFG")]
+        config: String,
+        /// Where to make version-2; by default where the configuration has its data. One that is there is moved aside.
+        directory: Option<PathBuf>,
+        /// Any key of the configuration; wins over the file. May be repeated.
+        #[arg(long = "set", value_name = "KEY=VALUE")]
+        sets: Vec<String>,
     },
     /// Print the version.
     Version,
@@ -121,11 +135,24 @@ pub fn main(serve: Server) -> ExitCode {
             ExitCode::SUCCESS
         }),
         Verb::Inspect { file } => inspect::inspect(&file),
+        Verb::Export { config, directory, sets } => {
+            let arguments = ServerArguments { words: vec![config], sets, ..ServerArguments::default() };
+            with_config(&arguments, &|gathered| exported(&gathered.config, directory.as_deref()))
+        }
         Verb::Version => {
             println!("ringkeeper, version {VERSION}");
             ExitCode::SUCCESS
         }
     }
+}
+
+#[cfg(not(test))]
+use export::export as exported;
+
+/// Without the state machines there is nothing to export.
+#[cfg(test)]
+fn exported(_: &Config, _: Option<&std::path::Path>) -> ExitCode {
+    ExitCode::from(EXIT_FAILED)
 }
 
 /// One variable; a value that is not UTF-8 is taken with replacement characters.
@@ -175,6 +202,12 @@ mod tests {
         let status = parse(&["--config", "/etc/zookeeper", "status"]).unwrap();
         assert_eq!(status.config_dir.unwrap(), PathBuf::from("/etc/zookeeper"));
         assert_eq!(parse(&["serve", "1", "2", "3", "4", "5"]).unwrap_err().exit_code(), 2);
+        let Verb::Export { config, directory, .. } = parse(&["export", "zoo.cfg", "/away"]).unwrap().verb
+        else {
+            panic!("export is export");
+        };
+        assert_eq!((config.as_str(), directory), ("zoo.cfg", Some(PathBuf::from("/away"))));
+        assert_eq!(parse(&["export"]).unwrap_err().exit_code(), 2);
         assert_eq!(parse(&["bogus"]).unwrap_err().exit_code(), 2);
     }
 }

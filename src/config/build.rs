@@ -1,5 +1,7 @@
 //! From written values to the checked [`Config`].
 
+mod ensemble;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -14,9 +16,6 @@ const SNAP_RETAIN_MIN: i64 = 3;
 const SNAP_COUNT_MIN: i64 = 2;
 /// Source: ZooKeeper `BinaryInputArchive`.
 const JUTE_EXTRA_MIN: i64 = 1024;
-
-const NO_ENSEMBLE: &str = "ensembles are not available in this release, which runs one server standalone; \
-                           keep a single server.N participant (or none) and standaloneEnabled=true";
 
 /// Reads all sources into one configuration. Errors name the first thing found wrong.
 pub fn load(sources: &Sources, read: &mut ReadFile<'_>) -> Result<Loaded, ConfigError> {
@@ -49,11 +48,18 @@ fn build(
     let data_log_dir = values.text("dataLogDir").map_or_else(|| data_dir.clone(), PathBuf::from);
 
     let my_id = my_id(&data_dir, read)?;
-    let members = members(values, sources, read)?;
-    check_members(values, &members, notices)?;
-    let client_address = client_address(values, members.first())?;
-
     let tick_time_ms = values.number::<u32>("tickTime");
+    let lines = ensemble::lines(values, sources, read)?;
+    let ensemble = ensemble::ensemble(values, &lines, &data_dir, my_id, notices)?;
+    let own = match &ensemble {
+        Some(ensemble) => lines.members.iter().find(|member| member.id == ensemble.me),
+        None => lines.members.first(),
+    };
+    let client_address = client_address(values, own)?;
+    if let Some(ensemble) = &ensemble {
+        ensemble::check_own_ports(values, ensemble, client_address.as_ref())?;
+    }
+
     let session_timeout = |name, ticks| match values.number::<i64>(name) {
         ..=-1 => tick_time_ms * ticks,
         given => given as u32,
@@ -122,7 +128,8 @@ fn build(
         words_whitelist: values.list("4lw.commands.whitelist"),
         init_limit_ticks: values.given_number("initLimit").map(|ticks| ticks as u32),
         sync_limit_ticks: values.given_number("syncLimit").map(|ticks| ticks as u32),
-        members,
+        members: lines.members,
+        ensemble,
         my_id,
         reconfig_enabled: values.flag("reconfigEnabled"),
         read_only_mode_enabled: values.flag("readonlymode.enabled"),
@@ -391,123 +398,6 @@ fn my_id(data_dir: &Path, read: &mut ReadFile<'_>) -> Result<Option<u8>, ConfigE
             expected: "a server id from 1 to 255".into(),
         }),
     }
-}
-
-/// The `server.N` lines, from the file itself or from the dynamic file it names; never from both.
-fn members(values: &Values, sources: &Sources, read: &mut ReadFile<'_>) -> Result<Vec<Member>, ConfigError> {
-    let mut lines: Vec<(String, Written)> = values
-        .family("server.")
-        .filter(|(key, _)| keys::find(key).is_some_and(|key| key.name == "server.*"))
-        .map(|(key, written)| (key.to_owned(), written.clone()))
-        .collect();
-    if let Some(dynamic) = values.text("dynamicConfigFile") {
-        let of_static = ["server.", "group.", "weight."].into_iter().find_map(|family| {
-            values.family(family).find(|(key, _)| keys::find(key).is_some_and(|key| key.name.ends_with(".*")))
-        });
-        if let Some((key, written)) = of_static {
-            return Err(ConfigError::Contradiction {
-                origin: written.origin.clone(),
-                reason: format!("{key} has to stand in the file dynamicConfigFile names, not beside it"),
-            });
-        }
-        lines = dynamic_members(values, sources, Path::new(dynamic), read)?;
-    }
-    let mut members = Vec::with_capacity(lines.len());
-    for (key, written) in lines {
-        members.push(Member::parse(&key, &written.value).map_err(|expected| ConfigError::Value {
-            origin: written.origin,
-            key,
-            value: written.value,
-            expected,
-        })?);
-    }
-    members.sort_by_key(|member| (member.role == Role::Observer, member.id));
-    Ok(members)
-}
-
-fn dynamic_members(
-    values: &Values,
-    sources: &Sources,
-    path: &Path,
-    read: &mut ReadFile<'_>,
-) -> Result<Vec<(String, Written)>, ConfigError> {
-    // Relative to the file that names it, unless that file has no directory of its own.
-    let path = match &sources.start {
-        Start::File { name, .. } if path.is_relative() => {
-            Path::new(name).parent().unwrap_or(Path::new("")).join(path)
-        }
-        _ => path.to_owned(),
-    };
-    let file = path.display().to_string();
-    let text = match read(&path) {
-        Ok(Some(text)) => text,
-        Ok(None) => return Err(values.wrong("dynamicConfigFile", format!("a file; there is no {file}"))),
-        Err(reason) => return Err(ConfigError::Read { file, reason }),
-    };
-    if text.len() > CONFIG_BYTES_MAX {
-        return Err(ConfigError::TooLarge { file, bytes: text.len(), bytes_max: CONFIG_BYTES_MAX });
-    }
-    let origin = |line| Origin::Line { file: file.clone(), line };
-    let properties =
-        properties::parse(&text).map_err(|bad| ConfigError::Escape { origin: origin(bad.line) })?;
-    // The last line of a key counts, as everywhere.
-    let mut lines = BTreeMap::new();
-    for property in properties {
-        let family = property.key.split('.').next().unwrap_or_default();
-        let origin = origin(property.line);
-        if !matches!(family, "server" | "group" | "weight") {
-            return Err(ConfigError::Value {
-                origin,
-                key: property.key,
-                value: property.value,
-                expected: "only server.N, group.N and weight.N in a dynamic file".into(),
-            });
-        }
-        if family == "server" {
-            lines.insert(property.key, Written { value: property.value, origin });
-        }
-    }
-    Ok(lines.into_iter().collect())
-}
-
-/// Lets a standalone server through and stops what would need an ensemble.
-/// Source: ZooKeeper `QuorumPeerConfig#parseDynamicConfig`.
-fn check_members(values: &Values, members: &[Member], notices: &mut Vec<Notice>) -> Result<(), ConfigError> {
-    let participants = members.iter().filter(|member| member.role == Role::Participant).count();
-    let observers = members.len() - participants;
-    let key = if values.is_given("dynamicConfigFile") { "dynamicConfigFile" } else { "server." };
-    let origin = match values.family("server.").next() {
-        Some((_, written)) => written.origin.clone(),
-        None => values.origin(key),
-    };
-    let refuse = |value: String, reason: &str| {
-        let reason = reason.to_owned();
-        Err(ConfigError::Unsupported { origin: origin.clone(), key: "server.N".into(), value, reason })
-    };
-    if participants > 1 {
-        return refuse(format!("{participants} participants"), NO_ENSEMBLE);
-    }
-    if observers > 0 {
-        let value = format!("{participants} participants and {observers} observers");
-        return refuse(value, "observers need an ensemble of two or more participants");
-    }
-    if !values.flag("standaloneEnabled") {
-        return Err(ConfigError::Unsupported {
-            origin: values.origin("standaloneEnabled"),
-            key: "standaloneEnabled".into(),
-            value: "false".into(),
-            reason: NO_ENSEMBLE.into(),
-        });
-    }
-    if participants == 1 {
-        notices.push(Notice::OneServer);
-        if values.is_given("peerType") && values.choice("peerType") == "observer" {
-            notices.push(Notice::PeerType { origin: values.origin("peerType"), role: "observer".into() });
-        }
-    } else if values.is_given("peerType") && values.choice("peerType") == "observer" {
-        return refuse("none".into(), "peerType=observer needs an ensemble to observe");
-    }
-    Ok(())
 }
 
 /// Where clients come in: `clientPort` and `clientPortAddress`, or the client part of the server's own line.

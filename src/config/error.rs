@@ -92,6 +92,10 @@ pub enum Notice {
     Retention { kept: u32, written: bool },
     #[error("only one server is configured: it runs standalone")]
     OneServer,
+    #[error("{voters} participants tolerate no server's failure: at least three are needed for that")]
+    FewServers { voters: usize },
+    #[error("{voters} participants tolerate no more failures than {} would", voters - 1)]
+    EvenServers { voters: usize },
     #[error("{origin}: peerType={role} contradicts the server list, which counts")]
     PeerType { origin: Origin, role: String },
     #[error("{origin}: {key}={class}: no such class here; {consequence}")]

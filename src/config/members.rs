@@ -73,10 +73,11 @@ impl Member {
         let mut role = None;
         for peer in peers.split('|') {
             let (address, its_role) = parse_peer(peer.trim())?;
-            if role.is_some_and(|role| role != its_role) {
+            // One address may name it for all, as ZooKeeper itself prints several.
+            if role.is_some() && its_role.is_some() && role != its_role {
                 return Err("the same role in all addresses of a server".into());
             }
-            role = Some(its_role);
+            role = role.or(its_role);
             addresses.push(address);
         }
         Ok(Member { id, role: role.unwrap_or_default(), addresses, client, secure_client })
@@ -125,15 +126,15 @@ fn parse_client(text: &str) -> Result<ListenAddress, String> {
     }
 }
 
-fn parse_peer(text: &str) -> Result<(MemberAddress, Role), String> {
+fn parse_peer(text: &str) -> Result<(MemberAddress, Option<Role>), String> {
     let parts = colons(text);
     let (host, quorum, election, role) = match parts[..] {
-        [host, quorum, election] => (host, quorum, election, Role::Participant),
+        [host, quorum, election] => (host, quorum, election, None),
         [host, quorum, election, role] if role.trim().eq_ignore_ascii_case("participant") => {
-            (host, quorum, election, Role::Participant)
+            (host, quorum, election, Some(Role::Participant))
         }
         [host, quorum, election, role] if role.trim().eq_ignore_ascii_case("observer") => {
-            (host, quorum, election, Role::Observer)
+            (host, quorum, election, Some(Role::Observer))
         }
         _ => return Err("host:quorumPort:electionPort[:participant|observer]".into()),
     };
@@ -162,6 +163,8 @@ mod tests {
         assert_eq!(member.addresses[0].host, "::1");
         assert_eq!(member.client, Some(ListenAddress::new("10.0.0.1", 2181)));
         assert_eq!(member.secure_client, Some(ListenAddress { host: None, port: 2281 }));
+        let member = Member::parse("server.3", "a:1:2|b:1:2:observer").unwrap();
+        assert_eq!(member.role, Role::Observer);
         let member = Member::parse("server.1", "localhost:2888:3888;2181").unwrap();
         assert_eq!((member.role, member.client.unwrap().to_string()), (Role::Participant, "*:2181".into()));
     }
@@ -177,7 +180,7 @@ mod tests {
             ("server.1", "h:1:1", "different quorum and election ports"),
             ("server.1", "h:1:70000", "a port from 1 to 65535, not `70000`"),
             ("server.1", ":1:2", "a host before the ports"),
-            ("server.1", "a:1:2|b:1:2:observer", "the same role in all addresses of a server"),
+            ("server.1", "a:1:2:participant|b:1:2:observer", "the same role in all addresses of a server"),
             ("server.1", "a:1:2;x:y:z", "a client address [host:]port after `;`"),
         ] {
             assert_eq!(Member::parse(key, value), Err(expected.to_owned()), "{key}={value}");

@@ -11,6 +11,7 @@ mod error;
 pub mod jaas;
 pub mod keys;
 mod members;
+pub mod membership;
 pub mod properties;
 mod redact;
 mod sources;
@@ -19,10 +20,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::types::ServerId;
+
 pub use build::load;
 pub use cores::Cores;
 pub use error::{ConfigError, Level, Notice, Origin};
 pub use members::{ListenAddress, Member, MemberAddress, Role};
+pub use membership::{Membership, MembershipError};
 pub use sources::{CONFIG_BYTES_MAX, Sources, Start, flags_of_shell};
 
 /// Everything a server is told, checked. Names are ZooKeeper's in our spelling; each field names its key.
@@ -70,8 +74,10 @@ pub struct Config {
     /// `initLimit` and `syncLimit` in ticks, if given: ensembles need them.
     pub init_limit_ticks: Option<u32>,
     pub sync_limit_ticks: Option<u32>,
-    /// The `server.N` lines; here at most one participant.
+    /// The `server.N` lines, participants first.
     pub members: Vec<Member>,
+    /// `None`: this server is alone, with at most one `server.N` line.
+    pub ensemble: Option<Ensemble>,
     /// The number in `myid`, if the file is there. Standalone servers do without.
     pub my_id: Option<u8>,
     /// `reconfigEnabled`, default off.
@@ -112,6 +118,68 @@ impl Config {
     /// Puts the audit log, where there is one, into the directory of the logs: a relative name is meant there.
     pub fn audit_beside(&mut self, log_dir: &Path) {
         self.audit_file = self.audit_file.take().map(|file| log_dir.join(file));
+    }
+}
+
+/// What a server knows of the ensemble it belongs to. Checked: this server is one of the members, there is a participant, no address
+/// is given to two.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ensemble {
+    /// The number in `myid`.
+    pub me: ServerId,
+    /// The `server.N`, `group.N` and `weight.N` lines. Its version is the hexadecimal suffix of `dynamicConfigFile`, 0 where there is
+    /// none.
+    pub membership: Membership,
+    /// `dynamicConfigFile`, as the process would open it.
+    pub dynamic_file: Option<PathBuf>,
+    /// `standaloneEnabled`, default yes.
+    pub standalone_enabled: bool,
+    /// `initLimit`: how long finding and following a leader may take each.
+    pub init_limit_ticks: u32,
+    /// `syncLimit`: how long a leader or learner may be silent.
+    pub sync_limit_ticks: u32,
+    /// `connectToLearnerMasterLimit`: how long connecting to a leader may take. Default `initLimit`.
+    pub connect_limit_ticks: u32,
+    /// `quorumListenOnAllIPs`, default no: only the addresses of the own line are listened on.
+    pub listen_on_all_ips: bool,
+    /// `electionPortBindRetry`, attempts a second apart; `None` (0) is without end. Default 3.
+    pub bind_tries: Option<u32>,
+    /// Whether an own name that does not resolve yet is waited for without end: unless `electionPortBindRetry` says how long.
+    pub waits_for_names: bool,
+    /// `cnxTimeout`: how long connecting to an election port may take. Default 5000.
+    pub connect_timeout_ms: u32,
+    /// `quorumCnxnTimeoutMs`: how long the first message of a new election connection may take. Default `syncLimit`.
+    pub initial_timeout_ms: u32,
+    /// `tcpKeepAlive`, default no.
+    pub keep_alive: bool,
+    /// `fastleader.minNotificationInterval` and its maximum, default 200 and 60000: how soon a vote is sent again.
+    pub notification_min_ms: u32,
+    pub notification_max_ms: u32,
+    /// `leader.maxConcurrentSnapSyncs`, `leader.maxConcurrentDiffSyncs`: learners brought up to date at once. Default 10, 100.
+    pub snap_syncs_max: u32,
+    pub diff_syncs_max: u32,
+    /// `commitLogCount`: transactions a leader keeps in memory for learners that were away. Default 500.
+    pub commit_log_count: u32,
+    /// `snapshotSizeFactor`: how much log, against the size of a snapshot, is sent instead of one. Default 0.33; negative is never.
+    pub snapshot_size_factor: f64,
+    /// `syncEnabled`, default yes: an observer writes to its disk.
+    pub observer_sync: bool,
+    /// `observerMasterPort`; `None` (0) is off, the default.
+    pub observer_master_port: Option<u16>,
+    /// `observer.election.DelayMs` and `observer.reconnectDelayMs`: how long an observer that lost its leader waits at most, drawn by
+    /// chance. Default 200 and 0.
+    pub observer_delay_ms: u32,
+    pub observer_reconnect_delay_ms: u32,
+    /// `leaderServes`, default yes: a leader has clients.
+    pub leader_serves: bool,
+    /// `multiAddress.enabled`, default no.
+    pub multi_address: bool,
+}
+
+impl Ensemble {
+    /// This server's own line.
+    pub fn own(&self) -> &Member {
+        self.membership.member(self.me).expect("checked: this server is a member")
     }
 }
 

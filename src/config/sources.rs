@@ -66,7 +66,7 @@ impl Merged {
             Start::File { name, text } => {
                 merged.home = Some(Origin::Line { file: name.clone(), line: 1 });
                 let entries = of_file(name, text)?;
-                merged.note_duplicates(&entries);
+                merged.note_duplicates(&entries)?;
                 merged.add_layer(entries);
             }
             Start::Words(words) => {
@@ -114,10 +114,14 @@ impl Merged {
         }
     }
 
-    fn note_duplicates(&mut self, entries: &[Entry]) {
+    /// The later line counts, but a server that is given twice and differently is a mistake that could lose data.
+    fn note_duplicates(&mut self, entries: &[Entry]) -> Result<(), ConfigError> {
         for (index, entry) in entries.iter().enumerate() {
             let before = entries[..index].iter().rev().find(|before| before.key == entry.key);
-            if let Some(Entry { origin: Origin::Line { line, .. }, .. }) = before {
+            if let Some(Entry { origin: Origin::Line { line, .. }, value, .. }) = before {
+                if value != &entry.value && is_server(&entry.key) {
+                    return Err(given_twice(&entry.origin, &entry.key, *line));
+                }
                 self.notices.push(Notice::Duplicate {
                     origin: entry.origin.clone(),
                     key: entry.key.clone(),
@@ -125,6 +129,7 @@ impl Merged {
                 });
             }
         }
+        Ok(())
     }
 
     /// Adds one source. Within it a key under its own name wins over its aliases, wherever they stand.
@@ -158,6 +163,16 @@ impl Merged {
             self.values.insert(entry.key, Written { value: entry.value, origin: entry.origin });
         }
     }
+}
+
+/// Whether a key is `server.N`.
+pub(super) fn is_server(key: &str) -> bool {
+    keys::find(key).is_some_and(|key| key.name == "server.*")
+}
+
+pub(super) fn given_twice(origin: &Origin, key: &str, line_before: u32) -> ConfigError {
+    let reason = format!("{key} is given twice, otherwise in line {line_before}: expected each server once");
+    ConfigError::Contradiction { origin: origin.clone(), reason }
 }
 
 /// What `ringkeeper serve` alone means.

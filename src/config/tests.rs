@@ -189,8 +189,6 @@ fn what_would_be_unsafe_to_ignore_stops_the_start() {
         "oraclePath=/o",
         "ssl.context.supplier.class=x.Y",
         "ssl.authProvider=mine",
-        "standaloneEnabled=false",
-        "peerType=observer",
         "server.1=a:1:2;2181;2281",
     ] {
         assert!(
@@ -206,11 +204,6 @@ fn what_would_be_unsafe_to_ignore_stops_the_start() {
     ] {
         assert!(load_text(&format!("dataDir=/d\n{line}")).is_ok(), "{line}");
     }
-    assert_eq!(
-        error("server.1=a:1:2\nserver.2=b:1:2\nserver.3=c:1:2:observer"),
-        "conf/zoo.cfg:2: server.N=2 participants: ensembles are not available in this release, which runs one server \
-         standalone; keep a single server.N participant (or none) and standaloneEnabled=true"
-    );
 }
 
 #[test]
@@ -331,8 +324,11 @@ fn dynamic_files_hold_the_servers_and_nothing_else() {
     assert!(error.starts_with("conf/zoo.cfg:3: weight.1 has to stand in the file"), "{error}");
     let error = dynamic("dynamicConfigFile=other", "").unwrap_err().to_string();
     assert!(error.contains("there is no conf/other"), "{error}");
-    let error = dynamic(key, "server.1=h:1:2\nserver.2=h:3:4").unwrap_err().to_string();
-    assert!(error.contains("server.N=2 participants: ensembles are not available"), "{error}");
+    let error = dynamic(key, "server.1=h:1:2\nserver.1=h:3:4").unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "conf/zoo.cfg.dynamic.1:2: server.1 is given twice, otherwise in line 1: expected each server once"
+    );
 }
 
 /// Every key of the table, given its own default, starts a server; nothing reads a key the table lacks.
@@ -427,4 +423,216 @@ fn a_login_configuration_that_cannot_be_used_is_named() {
         error("java.security.auth.login.config=/none", ""),
         "conf/zoo.cfg:3: java.security.auth.login.config=/none: expected a file; there is no /none"
     );
+}
+const THREE: &str =
+    "server.1=a:2888:3888\nserver.2=b:2888:3888\nserver.3=c:2888:3888\ninitLimit=10\nsyncLimit=5\n";
+
+fn load_as(my_id: &str, lines: &str) -> Result<Loaded, ConfigError> {
+    load(&sources(&format!("dataDir=/d\nautopurge.purgeInterval=1\n{lines}")), &mut |path: &Path| {
+        Ok((path == Path::new("/d/myid") && !my_id.is_empty()).then(|| my_id.as_bytes().to_vec()))
+    })
+}
+
+fn ensemble_of(my_id: &str, lines: &str) -> Ensemble {
+    load_as(my_id, lines).unwrap().config.ensemble.unwrap()
+}
+
+#[test]
+fn servers_make_an_ensemble_with_zookeepers_defaults() {
+    let Loaded { config, notices } = load_as("2\n", &format!("{THREE}clientPort=2181")).unwrap();
+    assert_eq!(notices, []);
+    let ensemble = config.ensemble.unwrap();
+    assert_eq!((ensemble.me, ensemble.own().addresses[0].host.as_str()), (ServerId(2), "b"));
+    assert_eq!(ensemble.membership.voters().collect::<Vec<_>>(), [ServerId(1), ServerId(2), ServerId(3)]);
+    assert_eq!(
+        (ensemble.init_limit_ticks, ensemble.sync_limit_ticks, ensemble.connect_limit_ticks),
+        (10, 5, 10)
+    );
+    assert_eq!((ensemble.connect_timeout_ms, ensemble.initial_timeout_ms), (5000, 15_000));
+    assert_eq!((ensemble.notification_min_ms, ensemble.notification_max_ms), (200, 60_000));
+    assert_eq!((ensemble.bind_tries, ensemble.waits_for_names), (Some(3), true));
+    assert_eq!((ensemble.snap_syncs_max, ensemble.diff_syncs_max, ensemble.commit_log_count), (10, 100, 500));
+    assert_eq!((ensemble.membership.version, ensemble.dynamic_file.as_ref()), (0, None));
+    assert!(ensemble.observer_sync && ensemble.leader_serves && ensemble.standalone_enabled);
+    assert!(!ensemble.listen_on_all_ips && !ensemble.keep_alive && !ensemble.multi_address);
+    assert_eq!(ensemble.observer_master_port, None);
+    assert_eq!(config.client_address.unwrap().port, 2181);
+}
+
+#[test]
+fn every_key_of_an_ensemble_reaches_it() {
+    let ensemble = ensemble_of(
+        "4",
+        &format!(
+            "{THREE}server.4=[::1]:1:2:observer|[::2]:1:2:observer;10.0.0.1:2181\ngroup.1=1:2\ngroup.2=3\nweight.3=2\n\
+             connectToLearnerMasterLimit=3\nquorumListenOnAllIPs=true\nelectionPortBindRetry=0\ncnxTimeout=7\n\
+             quorumCnxnTimeoutMs=8\ntcpKeepAlive=true\nfastleader.minNotificationInterval=9\n\
+             fastleader.maxNotificationInterval=10\nleader.maxConcurrentSnapSyncs=11\nleader.maxConcurrentDiffSyncs=12\n\
+             commitLogCount=13\nsnapshotSizeFactor=-1\nsyncEnabled=false\nobserverMasterPort=14\n\
+             observer.election.DelayMs=15\nobserver.reconnectDelayMs=16\nleaderServes=no\nmultiAddress.enabled=true\n\
+             peerType=observer"
+        ),
+    );
+    assert_eq!((ensemble.own().role, ensemble.own().addresses.len()), (Role::Observer, 2));
+    assert_eq!(ensemble.membership.groups()[&1], [ServerId(1), ServerId(2)]);
+    assert_eq!(ensemble.membership.weight(ServerId(3)), 2);
+    assert_eq!((ensemble.connect_limit_ticks, ensemble.bind_tries), (3, None));
+    assert_eq!((ensemble.connect_timeout_ms, ensemble.initial_timeout_ms), (7, 8));
+    assert_eq!((ensemble.notification_min_ms, ensemble.notification_max_ms), (9, 10));
+    assert_eq!((ensemble.snap_syncs_max, ensemble.diff_syncs_max, ensemble.commit_log_count), (11, 12, 13));
+    assert_eq!((ensemble.observer_master_port, ensemble.observer_delay_ms), (Some(14), 15));
+    assert_eq!((ensemble.observer_reconnect_delay_ms, ensemble.snapshot_size_factor), (16, -1.0));
+    assert!(ensemble.listen_on_all_ips && ensemble.keep_alive && ensemble.multi_address);
+    assert!(!ensemble.observer_sync && !ensemble.leader_serves && ensemble.waits_for_names);
+    let ensemble = ensemble_of("1", &format!("{THREE}electionPortBindRetry=5\nobserver.syncEnabled=false"));
+    assert_eq!(
+        (ensemble.bind_tries, ensemble.waits_for_names, ensemble.observer_sync),
+        (Some(5), false, false)
+    );
+}
+
+#[test]
+fn what_makes_no_ensemble_is_one_clear_line() {
+    let error = |my_id: &str, lines: &str| load_as(my_id, lines).unwrap_err().to_string();
+    let two = "server.1=a:1:2\nserver.2=b:1:2\n";
+    let limits = "initLimit=10\nsyncLimit=5\n";
+    for (my_id, lines, expected) in [
+        (
+            "",
+            THREE.to_owned(),
+            "/d/myid: no such file; a member of an ensemble has its own id there, from 1 to 255",
+        ),
+        (
+            "4",
+            THREE.to_owned(),
+            "conf/zoo.cfg:3: server.4 is missing: /d/myid says that this is server 4, the lines are of 1, 2, 3",
+        ),
+        (
+            "1",
+            format!("{two}syncLimit=5"),
+            "conf/zoo.cfg:1: initLimit is missing: an ensemble needs it: ticks that finding and following a leader may take",
+        ),
+        (
+            "1",
+            format!("{two}initLimit=5"),
+            "conf/zoo.cfg:1: syncLimit is missing: an ensemble needs it: ticks that a server may be silent",
+        ),
+        (
+            "1",
+            format!("{two}{limits}server.2=c:1:2"),
+            "conf/zoo.cfg:7: server.2 is given twice, otherwise in line 4: expected each server once",
+        ),
+        (
+            "1",
+            format!("{two}{limits}server.02=c:1:2"),
+            "conf/zoo.cfg:4: server 2 is given twice: expected each id once",
+        ),
+        (
+            "1",
+            format!("{limits}server.1=h:1:2\nserver.2=H:2:3"),
+            "conf/zoo.cfg:5: servers 1 and 2 both have H:2",
+        ),
+        (
+            "1",
+            format!("{limits}server.1=h:1:2\nserver.2=h:3:4\nclientPort=2"),
+            "conf/zoo.cfg:7: port 2 is for clients and for the servers of server.1",
+        ),
+        (
+            "1",
+            "server.1=a:1:2:observer\nserver.2=b:1:2:observer".to_owned(),
+            "conf/zoo.cfg:3: 2 observers and no participant: expected at least one participant for them to follow",
+        ),
+        (
+            "1",
+            "server.1=a:1:2\nserver.2=b:1:2:observer".to_owned(),
+            "conf/zoo.cfg:3: one participant and 1 observers: expected two participants or more, or standaloneEnabled=false on every server",
+        ),
+        (
+            "1",
+            "standaloneEnabled=false".to_owned(),
+            "conf/zoo.cfg:3: server.N is missing: standaloneEnabled=false makes this a member of an ensemble, which needs at least one participant",
+        ),
+        (
+            "1",
+            "peerType=observer".to_owned(),
+            "conf/zoo.cfg:3: peerType=observer: expected participant where there is no server.N line to observe",
+        ),
+        (
+            "1",
+            format!("{THREE}sslQuorum=true"),
+            "conf/zoo.cfg:8: sslQuorum=true: TLS between servers is not available in this release: what they say would go out in the clear",
+        ),
+        (
+            "1",
+            format!("{two}{limits}server.3=a:5:6|b:5:6"),
+            "conf/zoo.cfg:3: server 3 has 2 addresses: several need multiAddress.enabled=true",
+        ),
+        ("1", format!("{THREE}group.1=1:2"), "conf/zoo.cfg:3: participant 3 is in no group"),
+        ("1", format!("{THREE}group.1=1:2:3\ngroup.2=3"), "conf/zoo.cfg:3: server 3 is in two groups"),
+        (
+            "1",
+            format!("{THREE}group.1=1:2:3\nweight.1=0\nweight.2=0\nweight.3=0"),
+            "conf/zoo.cfg:3: every weight is zero: no set of servers would be a quorum",
+        ),
+        ("1", format!("{THREE}weight.1=2"), "conf/zoo.cfg:3: participant 1 is in no group"),
+        (
+            "1",
+            format!("{THREE}group.1=1:x"),
+            "conf/zoo.cfg:8: group.1=1:x: expected server ids from 1 to 255 with colons between",
+        ),
+        (
+            "255",
+            format!("{two}{limits}server.255=c:1:2\nextendedTypesEnabled=true"),
+            "conf/zoo.cfg:8: extendedTypesEnabled=true needs server ids below 255",
+        ),
+    ] {
+        assert_eq!(error(my_id, &lines), expected, "{lines}");
+    }
+}
+
+#[test]
+fn roles_and_numbers_worth_a_line_are_told() {
+    let notices = |my_id: &str, lines: &str| -> Vec<String> {
+        load_as(my_id, lines).unwrap().notices.iter().map(|notice| notice.to_string()).collect()
+    };
+    let two = "server.1=a:1:2\nserver.2=b:1:2\ninitLimit=10\nsyncLimit=5\n";
+    assert_eq!(
+        notices("1", &format!("{two}peerType=observer")),
+        [
+            "2 participants tolerate no server's failure: at least three are needed for that",
+            "conf/zoo.cfg:7: peerType=observer contradicts the server list, which counts",
+        ]
+    );
+    assert_eq!(
+        notices("1", &format!("{THREE}server.4=d:1:2\ncnxTimeout=7")),
+        ["4 participants tolerate no more failures than 3 would"]
+    );
+    let alone =
+        "standaloneEnabled=false\nserver.1=a:1:2\nserver.2=b:1:2:observer\ninitLimit=10\nsyncLimit=5\n";
+    assert_eq!(ensemble_of("2", alone).own().role, Role::Observer);
+    // The same line twice is only odd.
+    assert!(notices("1", &format!("{THREE}server.3=c:2888:3888"))[0].contains("server.3 is given twice"));
+}
+
+#[test]
+fn a_dynamic_file_says_its_version_in_its_name() {
+    let load = |name: &str| {
+        let text = format!("dataDir=/d\ninitLimit=1\nsyncLimit=1\ndynamicConfigFile={name}");
+        load(&sources(&text), &mut |path: &Path| {
+            Ok(Some(match path == Path::new("/d/myid") {
+                true => b"2".to_vec(),
+                false => b"server.1=a:1:2:participant;2181\nserver.2=b:1:2:participant;2182\nserver.3=c:1:2:observer".to_vec(),
+            }))
+        })
+        .unwrap()
+        .config
+    };
+    let config = load("/e/zoo.cfg.dynamic.10000000a");
+    assert_eq!(config.client_address.unwrap().port, 2182);
+    let ensemble = config.ensemble.unwrap();
+    assert_eq!(
+        (ensemble.membership.version, ensemble.dynamic_file.unwrap()),
+        (0x1_0000_000a, "/e/zoo.cfg.dynamic.10000000a".into())
+    );
+    assert_eq!(load("members.txt").ensemble.unwrap().membership.version, 0);
 }

@@ -243,6 +243,41 @@ impl FrontCounters {
     }
 }
 
+/// What a member of an ensemble counts besides.
+#[derive(Debug, Clone, Default)]
+pub struct QuorumCounters {
+    /// Elections taken part in.
+    pub lookings: u64,
+    /// Learners brought up to date by a leader, by what they lacked and by a whole tree.
+    pub diffs: u64,
+    pub snaps: u64,
+    /// Sent by a leader.
+    pub proposals: u64,
+    pub commits: u64,
+    /// Come in at a learner.
+    pub proposals_received: u64,
+    pub commits_received: u64,
+    /// Sessions a learner asked its leader about, and all that were taken up again.
+    pub revalidations_asked: u64,
+    pub revalidations: u64,
+    /// Milliseconds from the loss of a leader to a decided election, to serving again, and on a leader to its serving.
+    pub election_ms: Tally,
+    pub unavailable_ms: Tally,
+    pub leader_unavailable_ms: Tally,
+    /// Milliseconds a learner took to come up to date.
+    pub follower_sync_ms: Tally,
+    pub observer_sync_ms: Tally,
+    /// Learners being brought up to date when another one began.
+    pub snaps_in_flight: Tally,
+    pub diffs_in_flight: Tally,
+    /// From a request's creation at the leader to its commit here; from a proposal's creation to its arrival; from it to its quorum of
+    /// acks; from its commit to that one's arrival.
+    pub propagation_latency: Latency,
+    pub proposal_latency: Latency,
+    pub quorum_ack_latency: Latency,
+    pub commit_propagation_latency: Latency,
+}
+
 /// What the pipeline counts.
 #[derive(Debug, Clone, Default)]
 pub struct PipelineCounters {

@@ -8,6 +8,7 @@ pub mod front;
 pub mod limits;
 pub mod link;
 pub mod pipeline;
+pub mod storage_work;
 
 #[cfg(test)]
 mod tests;
@@ -15,3 +16,4 @@ mod tests;
 pub use front::{ConnId, Front, FrontOptions};
 pub use link::{FrontLink, LocalLink, PipelineLink, Serving, ToFront, ToPipeline};
 pub use pipeline::{Pipeline, PipelineOptions};
+pub use storage_work::{Rebuilt, StorageEvent, StorageWork};

@@ -16,10 +16,11 @@ use crate::admin::{Ask, Told};
 use crate::jute::{put_buffer, put_i32, put_string};
 use crate::node::ConnId;
 use crate::node::limits::BytesShare;
-use crate::node::link::{Body, PipelineLink, Request, ToFront, ToPipeline};
+use crate::node::link::{Body, PipelineLink, Request, Serving, ToFront, ToPipeline};
+use crate::node::storage_work::{StorageEvent, StorageWork};
 use crate::proto::ErrorCode;
 use crate::proto::client::{MultiHeader, OpCode};
-use crate::proto::txn::{TxnEntry, kind};
+use crate::proto::txn::{DIGEST_VERSION, TxnDigest, TxnEntry, kind};
 use crate::request::Database;
 use crate::request::apply::Fit;
 use crate::request::audit::{AuditLine, Audited};
@@ -29,15 +30,25 @@ use crate::session::{Heard, IdSource, Owner};
 use crate::snapshot::{SnapshotEvent, SnapshotWork};
 use crate::txnlog::{LogWrite, SegmentId, SegmentWork, WriteId, Writer};
 use crate::types::{Instant, Now, SessionId, Zxid};
+use crate::zab::PeerWork;
+use crate::zab::leader::ProofId;
 
 mod audit;
+mod ensemble;
+mod feed;
+mod leading;
+mod learning;
 mod questions;
 mod reporter;
 mod snapshots;
+mod standing;
 mod surveys;
 mod sweep;
 mod throttle;
 
+use ensemble::Ensemble;
+pub use ensemble::EnsembleOptions;
+use learning::{Claimed, Install};
 use questions::Questions;
 use reporter::Reporter;
 use snapshots::{Ended, Snapshots};
@@ -52,6 +63,8 @@ pub const OUTSTANDING_MAX: usize = 65_536;
 const TURN_MESSAGES_MAX: usize = 1024;
 /// Messages to one front that handling one item may cause.
 const ROOM_PER_ITEM: usize = 4;
+/// Counter of an epoch at which a leader resigns, so that everything under way still has a number.
+const RESIGN_AT_COUNTER: u32 = u32::MAX - 4 * OUTSTANDING_MAX as u32;
 /// Bytes of the blocks that entries are cut from.
 const BLOCK_BYTES: usize = 64 << 10;
 /// How late a timer may be before the process counts as having stood still (O12).
@@ -111,6 +124,8 @@ pub enum Input {
     Snapshot(SnapshotEvent),
     /// The admin server wants to know something, or a snapshot.
     Ask(Ask),
+    /// Answers [`Output::Storage`].
+    Storage(StorageEvent),
     /// Finish what is proposed and say [`Output::Stopped`].
     Stop,
 }
@@ -126,6 +141,9 @@ pub enum Output {
     Told(Told),
     /// For the audit log.
     Audit(AuditLine),
+    /// Other work on the data directory; answered by [`Input::Storage`].
+    Storage(StorageWork),
+    Peer(PeerWork),
     Stopped,
 }
 
@@ -149,13 +167,22 @@ enum Item {
     /// A client's write.
     Write { zxid: Zxid, entry: Bytes, origin: Origin },
     /// A new session's transaction.
-    Open { zxid: Zxid, entry: Bytes, front: usize, conn: ConnId, session: SessionId, timeout_ms: i32 },
+    Open { zxid: Zxid, entry: Bytes, front: usize, conn: ConnId, timeout_ms: i32 },
     /// Nobody waits: an expiry or a sweep.
     Own { zxid: Zxid, entry: Bytes },
     /// A request that became no transaction.
     Refused { origin: Origin, err: ErrorCode },
     /// A read behind a write.
     Read { front: usize, request: Box<Request> },
+    /// A sync on the leader, which waits for the proof that it still leads (P6).
+    Sync { origin: Origin, path: Bytes, proof: ProofId },
+}
+
+impl Origin {
+    /// For a request nobody will answer.
+    fn dropped(self) -> (usize, ToFront) {
+        (self.front, ToFront::Dropped { conn: self.conn, op: self.op })
+    }
 }
 
 /// The ordering half of a server.
@@ -169,6 +196,23 @@ pub struct Pipeline<L> {
     queue: VecDeque<Item>,
     /// Everything up to here is on stable storage.
     zxid_durable: Zxid,
+    /// In an ensemble: everything up to here is decided.
+    zxid_committed: Zxid,
+    /// This server's part in its ensemble; `None` where it is alone.
+    ensemble: Option<Box<Ensemble>>,
+    serving: Serving,
+    /// Entries of others may meet a state that has them already.
+    fit: Fit,
+    /// The tree is exactly the one the transactions' digests speak of.
+    digest_trusted: bool,
+    /// The newest proof of this reign.
+    proved: Option<ProofId>,
+    /// A received database on its way to the disk.
+    install: Option<Install>,
+    /// The disk is going back to an earlier state.
+    rebuilding: bool,
+    /// The tree is not the leader's: it is to be fetched whole.
+    diverged: bool,
     now: Now,
     /// Entries are cut from this.
     block: BytesMut,
@@ -230,6 +274,15 @@ impl<L: PipelineLink> Pipeline<L> {
             options,
             queue: VecDeque::new(),
             zxid_durable: zxid,
+            zxid_committed: zxid,
+            ensemble: None,
+            serving: Serving::Yes,
+            fit: Fit::Exact,
+            digest_trusted: true,
+            proved: None,
+            install: None,
+            rebuilding: false,
+            diverged: false,
             now,
             block: BytesMut::new(),
             scratch: Vec::new(),
@@ -270,23 +323,27 @@ impl<L: PipelineLink> Pipeline<L> {
                     "durable went back from {} to {durable}",
                     self.zxid_durable
                 );
-                assert!(
-                    durable <= self.preparer.zxid_proposed(),
-                    "{durable} is durable but was never proposed"
-                );
+                assert!(durable <= self.log.zxid_appended(), "{durable} is durable but was never appended");
                 self.zxid_durable = durable;
             }
             Input::SegmentReady(segment) => self.log.segment_ready(segment),
             Input::Snapshot(event) => match self.snapshots.event(event, &mut self.database, now.instant) {
-                Some(Ended::Done { log_from, took }) => {
+                Some(Ended::Done { log_from, took, is_install }) => {
                     self.surveys.counters.snapshot_time.record(took);
-                    self.log.retire_before(log_from);
+                    match &mut self.install {
+                        Some(install) if is_install => install.is_durable = true,
+                        _ => self.log.retire_before(log_from),
+                    }
                 }
                 Some(Ended::Failed) => self.surveys.counters.snapshot_errors += 1,
                 None => {}
             },
             Input::Ask(ask) => self.questions.push(ask),
-            Input::Stop => self.stopping = true,
+            Input::Storage(event) => self.storage_event(event),
+            Input::Stop => {
+                self.stopping = true;
+                self.look("this server stops");
+            }
         }
     }
 
@@ -296,6 +353,7 @@ impl<L: PipelineLink> Pipeline<L> {
         self.has_more = false;
         let mut taken_total = 0;
         self.forgive_pause();
+        self.ensemble_turn();
         for front in 0..self.links.len() {
             for taken in 0.. {
                 if !self.takes_more() || taken == TURN_MESSAGES_MAX {
@@ -316,8 +374,12 @@ impl<L: PipelineLink> Pipeline<L> {
         while self.serve_waiting() {
             self.apply_durable();
         }
+        self.serve_ready();
+        self.ensemble_turn();
         self.ask_waiting();
-        self.snapshots.step(&mut self.database, &mut self.owed, now.instant);
+        if !self.is_feeding() {
+            self.snapshots.step(&mut self.database, &mut self.owed, now.instant);
+        }
         self.tell_snapshots();
         self.has_more |= self.snapshots.has_more();
         // What arrived in this turn leaves as one batch.
@@ -330,11 +392,14 @@ impl<L: PipelineLink> Pipeline<L> {
         self.log.drain_work(&mut work);
         self.owed.extend(work.into_iter().map(Output::Segment));
         self.database.tree.reclaim();
+        // What a quorum has not decided stays in the log and waits there.
+        let is_decided = self.queue.is_empty() || self.ensemble.is_some();
         if self.stopping
             && !self.stopped
-            && self.queue.is_empty()
+            && is_decided
+            && !self.is_bidding_farewell()
             && self.requests.is_empty()
-            && self.zxid_durable == self.zxid_proposed()
+            && self.zxid_durable == self.log.zxid_appended()
             && self.has_parted()
         {
             self.stopped = true;
@@ -353,10 +418,11 @@ impl<L: PipelineLink> Pipeline<L> {
     /// When another turn is wanted, should nothing else happen first.
     pub fn next_timer(&self) -> Option<Instant> {
         [
-            self.database.sessions.next_due(),
+            self.database.sessions.next_due().filter(|_| self.makes_transactions()),
             self.log.next_timer(),
             Some(self.sweep.next),
             self.requests.next_timer(),
+            self.ensemble_timer(),
         ]
         .into_iter()
         .flatten()
@@ -370,8 +436,9 @@ impl<L: PipelineLink> Pipeline<L> {
 
     fn takes_more(&self) -> bool {
         !self.questions.is_parting()
-            && self.queue.len() < OUTSTANDING_MAX
+            && self.queue.len() + self.local_count() < OUTSTANDING_MAX
             && !self.requests.is_full()
+            && !self.is_bidding_farewell()
             && self.has_room()
     }
 
@@ -395,6 +462,7 @@ impl<L: PipelineLink> Pipeline<L> {
     }
 
     fn take(&mut self, front: usize, message: ToPipeline) {
+        let Some(message) = self.unless_unserved(front, message) else { return };
         match message {
             ToPipeline::Request(request) => {
                 self.requests.push(front, request);
@@ -410,13 +478,19 @@ impl<L: PipelineLink> Pipeline<L> {
                 let answer = if admitted { ToFront::Admitted { conn } } else { ToFront::TurnedAway { conn } };
                 self.links[front].push(answer);
             }
+            ToPipeline::Open { conn, timeout_ms } if self.is_learning() => {
+                self.forward_open(front, conn, timeout_ms);
+            }
+            ToPipeline::Renew { conn, session, timeout_ms } if self.is_learning() => {
+                self.forward_renew(front, conn, session, timeout_ms);
+            }
             ToPipeline::Open { conn, timeout_ms } => {
                 let session = self.ids.next(|id| self.database.sessions.contains(id));
                 self.scratch.clear();
                 let zxid =
                     self.preparer.create_session(session, timeout_ms, self.now.wall_ms, &mut self.scratch);
                 let entry = self.log_entry(zxid);
-                self.queue.push_back(Item::Open { zxid, entry, front, conn, session, timeout_ms });
+                self.queue.push_back(Item::Open { zxid, entry, front, conn, timeout_ms });
             }
             ToPipeline::Renew { conn, session, timeout_ms } => self.renew(front, conn, session, timeout_ms),
             ToPipeline::Detach { conn, session, heard } => {
@@ -443,8 +517,7 @@ impl<L: PipelineLink> Pipeline<L> {
                     self.end_survey(survey);
                 }
             }
-            // Nobody asks outside of an ensemble.
-            ToPipeline::Touched { .. } => {}
+            ToPipeline::Touched { round, sessions } => self.touched(round, sessions),
         }
     }
 
@@ -492,10 +565,27 @@ impl<L: PipelineLink> Pipeline<L> {
             received: request.received,
             audited: if throttled || !is_write(request.op) { None } else { self.audited(&request) },
             // A read keeps its own.
-            _share: if throttled || is_write(request.op) { request.share.take() } else { None },
+            _share: if throttled || is_write(request.op) || request.op == OpCode::Sync {
+                request.share.take()
+            } else {
+                None
+            },
         };
+        if self.is_learning() {
+            return self.forward(front, request, origin, throttled);
+        }
         if throttled {
             self.queue.push_back(Item::Refused { origin, err: ErrorCode::ThrottledOp });
+            return;
+        }
+        if request.op == OpCode::Sync
+            && let Some(proof) = self.prove()
+        {
+            self.queue.push_back(Item::Sync { origin, path: request.body, proof });
+            return;
+        }
+        if self.has_moved(request.session) && (is_write(request.op) || request.op == OpCode::Sync) {
+            self.queue.push_back(Item::Refused { origin, err: ErrorCode::SessionMoved });
             return;
         }
         if !is_write(request.op) {
@@ -546,7 +636,9 @@ impl<L: PipelineLink> Pipeline<L> {
             self.block.reserve(BLOCK_BYTES.max(self.scratch.len()));
         }
         self.block.extend_from_slice(&self.scratch);
-        self.block.split().freeze()
+        let entry = self.block.split().freeze();
+        self.proposed(zxid, &entry);
+        entry
     }
 
     /// Source: ZooKeeper `ZooKeeperServer#reopenSession`. The password was checked before (client-protocol §14.7).
@@ -557,6 +649,9 @@ impl<L: PipelineLink> Pipeline<L> {
         };
         self.database.sessions.set_timeout(session, timeout_ms);
         self.database.sessions.touch(session, self.now.instant);
+        if let Some(leading) = self.leading() {
+            leading.owners.remove(&session);
+        }
         if let Some(before) = before {
             self.links[usize::from(before.front)].push(ToFront::Close { conn: ConnId(before.conn), session });
         }
@@ -564,11 +659,16 @@ impl<L: PipelineLink> Pipeline<L> {
     }
 
     fn apply_durable(&mut self) {
+        if self.install.is_some() || self.rebuilding || !self.serve_ready() {
+            return;
+        }
+        let applicable = self.zxid_applicable();
         while let Some(item) = self.queue.front() {
             let waits = match item {
                 Item::Write { zxid, .. } | Item::Open { zxid, .. } | Item::Own { zxid, .. } => {
-                    *zxid > self.zxid_durable
+                    *zxid > applicable
                 }
+                Item::Sync { proof, .. } => self.proved.is_none_or(|proved| proved < *proof),
                 Item::Refused { .. } | Item::Read { .. } => false,
             };
             if waits {
@@ -580,31 +680,72 @@ impl<L: PipelineLink> Pipeline<L> {
             }
             match self.queue.pop_front().expect("there is a front") {
                 Item::Write { zxid, entry, origin } => self.apply(zxid, &entry, Some(&origin)),
-                Item::Own { zxid, entry } => self.apply(zxid, &entry, None),
-                Item::Open { zxid, entry, front, conn, session, timeout_ms } => {
-                    self.apply(zxid, &entry, None);
-                    self.database.sessions.attach(session, owner(front, conn)).expect("just made");
-                    self.links[front].push(ToFront::Opened { conn, session, timeout_ms });
+                Item::Own { zxid, entry } => match self.claim(&entry) {
+                    Claimed::Nobodys => self.apply(zxid, &entry, None),
+                    Claimed::Write(origin) => self.apply(zxid, &entry, Some(&origin)),
+                    Claimed::Open { front, conn, timeout_ms } => {
+                        self.open(zxid, &entry, front, conn, timeout_ms);
+                    }
+                },
+                Item::Open { zxid, entry, front, conn, timeout_ms } => {
+                    self.open(zxid, &entry, front, conn, timeout_ms);
                 }
-                Item::Refused { origin, err } => {
-                    self.links[origin.front].push(ToFront::Reply {
-                        conn: origin.conn,
-                        xid: origin.xid,
-                        op: origin.op,
-                        zxid: self.database.zxid_applied(),
-                        err,
-                        body: Body::None,
-                        received: origin.received,
-                        watch: None,
-                    });
-                }
+                Item::Refused { origin, err } => self.reply_refused(origin, err),
                 Item::Read { front, request } => self.read(front, &request),
+                Item::Sync { origin, path, .. } => self.reply_synced(origin, path),
+            }
+            // What waited behind this in its session sees exactly this state (C5).
+            if !self.serve_ready() {
+                return;
             }
         }
     }
 
+    /// Applies the beginning of a session for the client that waits for it.
+    fn open(&mut self, zxid: Zxid, entry: &Bytes, front: usize, conn: ConnId, timeout_ms: i32) {
+        let session = TxnEntry::header(entry).expect("an entry we encoded or checked").session;
+        self.apply(zxid, entry, None);
+        match self.database.sessions.attach(session, owner(front, conn)) {
+            Ok(_) => self.links[front].push(ToFront::Opened { conn, session, timeout_ms }),
+            // Another server's answer to the request was an error.
+            Err(_) => self.links[front].push(ToFront::Refused { conn }),
+        }
+    }
+
+    fn reply_refused(&mut self, origin: Origin, err: ErrorCode) {
+        self.links[origin.front].push(ToFront::Reply {
+            conn: origin.conn,
+            xid: origin.xid,
+            op: origin.op,
+            zxid: self.database.zxid_applied(),
+            err,
+            body: Body::None,
+            received: origin.received,
+            watch: None,
+        });
+    }
+
+    /// `body` is the request's: a path, which is the answer too.
+    fn reply_synced(&mut self, origin: Origin, body: Bytes) {
+        let is_sound = crate::jute::Reader::new(&body).string().is_ok();
+        self.links[origin.front].push(ToFront::Reply {
+            conn: origin.conn,
+            xid: origin.xid,
+            op: origin.op,
+            zxid: self.database.zxid_applied(),
+            err: if is_sound { ErrorCode::Ok } else { ErrorCode::MarshallingError },
+            body: if is_sound { Body::Bytes(body) } else { Body::None },
+            received: origin.received,
+            watch: None,
+        });
+    }
+
     fn apply(&mut self, zxid: Zxid, bytes: &Bytes, origin: Option<&Origin>) {
         assert!(zxid <= self.zxid_durable, "{zxid} would be applied before it is durable");
+        assert!(
+            self.ensemble.is_none() || zxid <= self.zxid_committed,
+            "{zxid} would be applied before it is committed"
+        );
         let entry = TxnEntry::decode(bytes).expect("an entry we encoded");
         // Whose connection ends with the session, if nobody waits for the reply.
         let closes = (entry.header.kind == kind::CLOSE_SESSION).then_some(entry.header.session);
@@ -620,16 +761,11 @@ impl<L: PipelineLink> Pipeline<L> {
             failed: None,
             body: Body::None,
         };
-        self.database.apply(&entry, Fit::Exact, self.now.instant, &mut reporter);
+        self.database.apply(&entry, self.fit, self.now.instant, &mut reporter);
         let Reporter { body, failed, multi, .. } = reporter;
         self.surveys.counters.quota_exceeded += u64::from(failed == Some(ErrorCode::QuotaExceeded));
         self.preparer.applied(zxid);
-        if let Some(digest) = entry.digest
-            && digest.tree_digest != self.database.tree.digest()
-        {
-            self.surveys.counters.digest_mismatches += 1;
-            debug_assert_eq!(digest.tree_digest, self.database.tree.digest(), "digest after {zxid} differs");
-        }
+        self.compare_digest(zxid, entry.digest);
         self.surveys.applied(zxid, self.database.tree.digest());
         self.audit_applied(origin, &entry, failed.is_some());
         if let Some(origin) = origin {
@@ -651,6 +787,9 @@ impl<L: PipelineLink> Pipeline<L> {
                 watch: None,
             });
         }
+        if entry.header.kind == kind::CREATE_SESSION {
+            self.session_began(entry.header.session);
+        }
         // The connection that asked closes behind its reply; any other the session has closes now.
         if let (Some(session), Some(owner)) = (closes, owner)
             && origin.is_none_or(|origin| {
@@ -658,6 +797,33 @@ impl<L: PipelineLink> Pipeline<L> {
             })
         {
             self.links[usize::from(owner.front)].push(ToFront::Close { conn: ConnId(owner.conn), session });
+        }
+    }
+
+    /// Compares the tree with what the maker of a transaction had after it.
+    fn compare_digest(&mut self, zxid: Zxid, digest: Option<TxnDigest>) {
+        let Some(digest) = digest else { return };
+        if digest.version != DIGEST_VERSION || !self.options.prepare.digest {
+            return;
+        }
+        let here = self.database.tree.digest();
+        if digest.tree_digest == here {
+            // A snapshot taken while its server went on has been caught up with.
+            self.digest_trusted = true;
+            return;
+        }
+        self.surveys.counters.digest_mismatches += 1;
+        debug_assert!(
+            self.fit == Fit::Fuzzy,
+            "after {zxid} the tree has digest {here}, {} was expected",
+            digest.tree_digest
+        );
+        if self.is_learning() && std::mem::take(&mut self.digest_trusted) {
+            tracing::error!(
+                "after {zxid} the tree has digest {here}, its leader's is {}: this server takes the leader's state",
+                digest.tree_digest
+            );
+            self.diverged = true;
         }
     }
 
@@ -734,6 +900,9 @@ impl<L: PipelineLink> Pipeline<L> {
         }
         let now = self.now.instant;
         self.log.on_timer(now);
+        if !self.makes_transactions() {
+            return;
+        }
         self.database.sessions.due(now, &mut self.due);
         let mut due = std::mem::take(&mut self.due);
         for session in due.drain(..) {

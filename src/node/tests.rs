@@ -15,6 +15,7 @@ use crate::client::{
     ACL_OPEN, Conversation, Event, Incoming, Message, MultiResult, Reply, Request, Response, SetWatches,
     WatchMode,
 };
+use crate::node::storage_work::{StorageEvent, StorageWork};
 use crate::proto::ErrorCode;
 use crate::proto::client::{ConnectRequest, ConnectResponse, CreateMode, EventType, OpCode};
 use crate::request::Database;
@@ -28,8 +29,10 @@ use crate::tree::TreeOptions;
 use crate::txnlog::{LogWrite, SegmentWork, Start, Writer, WriterOptions};
 use crate::types::{Instant, Now, ServerId, SessionId, Zxid};
 use crate::words::{ServerFacts, WordOptions};
+use crate::zab::PeerWork;
 
 mod audit;
+mod ensemble;
 mod limits;
 mod questions;
 mod reads;
@@ -49,10 +52,11 @@ struct World {
     /// Whether writes become durable only when a test says so.
     holding: bool,
     snapshots: Vec<Vec<u8>>,
-    /// Of the snapshot being written.
-    zxid_snapshot: Zxid,
     told: Vec<Told>,
     audit: Vec<AuditLine>,
+    snapshot_zxid: Zxid,
+    /// What is wanted of connections to peers, for whoever joins several worlds.
+    peer_work: Vec<PeerWork>,
     stopped: bool,
 }
 
@@ -142,9 +146,10 @@ impl World {
             writes: Vec::new(),
             holding: false,
             snapshots: Vec::new(),
-            zxid_snapshot: Zxid::ZERO,
             told: Vec::new(),
             audit: Vec::new(),
+            snapshot_zxid: Zxid::ZERO,
+            peer_work: Vec::new(),
             stopped: false,
         }
     }
@@ -246,6 +251,21 @@ impl World {
                 Output::Snapshot(work) => self.snapshot(work),
                 Output::Audit(line) => self.audit.push(line),
                 Output::Told(told) => self.told.push(told),
+                Output::Storage(StorageWork::WriteEpochs(epochs)) => {
+                    let written = StorageEvent::EpochsWritten(epochs);
+                    self.pipeline.handle(self.now, Input::Storage(written));
+                }
+                Output::Storage(StorageWork::Rebuild { to }) => {
+                    let reason = "there is no disk here".to_owned();
+                    let event = StorageEvent::CannotRebuild { to, reason };
+                    self.pipeline.handle(self.now, Input::Storage(event));
+                }
+                Output::Storage(StorageWork::ReadLog(range)) => {
+                    let reason = "there is no disk here".to_owned();
+                    let event = StorageEvent::CannotReadLog { range, reason };
+                    self.pipeline.handle(self.now, Input::Storage(event));
+                }
+                Output::Peer(work) => self.peer_work.push(work),
                 Output::Stopped => self.stopped = true,
             }
         }
@@ -275,8 +295,8 @@ impl World {
 
     fn snapshot(&mut self, work: SnapshotWork) {
         let event = match work {
-            SnapshotWork::Begin { zxid } => {
-                self.zxid_snapshot = zxid;
+            SnapshotWork::Begin { zxid } | SnapshotWork::Install { zxid, .. } => {
+                self.snapshot_zxid = zxid;
                 self.snapshots.push(Vec::new());
                 return;
             }
@@ -285,7 +305,7 @@ impl World {
                 SnapshotEvent::PartWritten
             }
             SnapshotWork::End { .. } => {
-                let zxid = self.zxid_snapshot;
+                let zxid = self.snapshot_zxid;
                 SnapshotEvent::Done { zxid, log_from: zxid }
             }
             SnapshotWork::Abandon => return,

@@ -5,6 +5,7 @@
 
 pub mod acl;
 pub mod client;
+pub mod election;
 pub mod error;
 pub mod quorum;
 pub mod stat;

@@ -298,6 +298,11 @@ pub struct TxnEntry<'a> {
 }
 
 impl<'a> TxnEntry<'a> {
+    /// Only the header; `None` where not even that is there.
+    pub fn header(bytes: &[u8]) -> Option<TxnHeader> {
+        TxnHeader::decode(&mut Reader::new(bytes)).ok()
+    }
+
     pub fn decode(bytes: &'a [u8]) -> Result<TxnEntry<'a>, TxnError> {
         let mut reader = Reader::new(bytes);
         let header = TxnHeader::decode(&mut reader)?;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant as StdInstant, SystemTime};
 
 use super::audit::Audit;
 use super::housekeeping::Keeper;
-use super::restore::Restorer;
+use super::restore::{RestoreOptions, Restorer};
 use super::storage::{self, Files, Opened, Origin, StorageError};
 use super::{FrontMaker, FrontPort, NodeParts, Recovered, Shell, gauges, options};
 use crate::config::Config;
@@ -85,8 +85,13 @@ impl From<StorageError> for Failure {
 fn assemble(config: &Config, started: StdInstant, audit: Option<Audit>) -> Result<i32, Failure> {
     let seed = random();
     let clock = Clock::new();
-    let mut restorer =
-        Restorer::new(config.tick_time_ms, seed, clock.now().instant, config.nodes.digest_enabled);
+    let restore = RestoreOptions {
+        tick_ms: config.tick_time_ms,
+        hash_seed: seed,
+        clock,
+        compares: config.nodes.digest_enabled,
+    };
+    let mut restorer = Restorer::new(restore);
     let opened = storage::open(&options::storage(config), &mut restorer)?;
     let mut database = restorer.into_database(matches!(opened.origin, Origin::ZooKeeper { .. }));
     for warning in &opened.warnings {
@@ -101,6 +106,7 @@ fn assemble(config: &Config, started: StdInstant, audit: Option<Audit>) -> Resul
         entry_count,
         first_snapshot_due,
         snapshot_advised,
+        epochs,
         ..
     } = opened;
     assert!(database.zxid_applied() == zxid, "recovered to {}, storage says {zxid}", database.zxid_applied());
@@ -138,7 +144,9 @@ fn assemble(config: &Config, started: StdInstant, audit: Option<Audit>) -> Resul
     let pipeline_options =
         options::pipeline(config, seed, files.identity(), zxid_snapshot, process.clone(), startup);
     let writer_options = options::writer(config, random());
-    let ids = IdSource::new(STANDALONE_ID, wall_ms());
+    let me = config.ensemble.as_ref().map(|ensemble| ensemble.me);
+    let ids = IdSource::new(me.unwrap_or(STANDALONE_ID), wall_ms());
+    let member = config.ensemble.as_ref().map(|ensemble| options::ensemble(config, ensemble, epochs, seed));
     let data_directory = config.data_dir.clone();
     super::admin::start(config, &shell, &files, process.clone())
         .and_then(|()| super::metrics::start(config, &shell, process))
@@ -153,12 +161,17 @@ fn assemble(config: &Config, started: StdInstant, audit: Option<Audit>) -> Resul
             let log = txnlog::Writer::new(writer_options, log_start);
             // Held as long as anything here may still write (O11).
             let lock = lock;
-            Pipeline::new(pipeline_options, database, log, ids, ports, clock.now()).with_guard(Box::new(lock))
+            let pipeline = Pipeline::new(pipeline_options, database, log, ids, ports, clock.now());
+            let pipeline = pipeline.with_guard(Box::new(lock));
+            match member {
+                Some(member) => pipeline.in_ensemble(member),
+                None => pipeline,
+            }
         }),
         fronts,
-        housekeeping: Box::new(Keeper::new(files, writer_options.segment_bytes)),
+        housekeeping: Box::new(Keeper::new(files, options::writer(config, random()), restore)),
     };
-    Ok(shell.run(node, Recovered { data_directory, zxid, started }))
+    Ok(shell.run(node, Recovered { data_directory, zxid, started, member: me }))
 }
 
 /// Writes and verifies the snapshot that makes a directory ours: of an empty server, or of what was imported.

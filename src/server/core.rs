@@ -24,6 +24,7 @@ use super::audit::Audit;
 use super::connection::{Connection, accept_loop};
 use super::door::{ConnId, Front, Pipeline, pipeline};
 use super::housekeeper::{Housekeeper, Report};
+use super::peers::{Listening, Peers, PeersOptions};
 use super::ports::{FrontPort, FrontRemote, Local, PipelinePort, PipelineRemote};
 use super::questions::Questions;
 use super::shared::{Command, Shared};
@@ -60,7 +61,11 @@ pub(super) struct Core {
     pub(super) closing: RefCell<VecDeque<(Instant, Weak<Connection>)>>,
     dirty: RefCell<Vec<ConnId>>,
 
-    pub(super) pump: Signal,
+    /// Connections to other servers, on the pipeline's core of a member of an ensemble.
+    peers: Option<Rc<Peers>>,
+    peer_listeners: RefCell<Vec<Listening>>,
+
+    pub(super) pump: Rc<Signal>,
     /// Another turn is wanted after I/O had its chance.
     again: Signal,
     spin: Spin,
@@ -99,7 +104,14 @@ pub(super) struct CoreParts {
     pub(super) front_remote: Option<Rc<FrontRemote>>,
     pub(super) pipeline_remotes: Vec<Rc<PipelineRemote>>,
     pub(super) local: Option<Rc<Local>>,
+    pub(super) peers: Option<PeersSeed>,
     pub(super) spin_window: Duration,
+}
+
+/// What connections to other servers start from.
+pub(super) struct PeersSeed {
+    pub(super) options: PeersOptions,
+    pub(super) listening: Vec<Listening>,
 }
 
 /// Why the server must end now.
@@ -113,7 +125,14 @@ enum Next {
 
 impl Core {
     pub(super) fn new(parts: CoreParts) -> Rc<Core> {
+        let pump = Rc::new(Signal::default());
+        let (peers, peer_listeners) = match parts.peers {
+            Some(seed) => (Some(Peers::new(seed.options, pump.clone(), parts.bell.clone())), seed.listening),
+            None => (None, Vec::new()),
+        };
         Rc::new(Core {
+            peers,
+            peer_listeners: RefCell::new(peer_listeners),
             spin: Spin::new(parts.spin_window, parts.shared.clock),
             shared: parts.shared,
             bell: parts.bell,
@@ -127,7 +146,7 @@ impl Core {
             revisits: RefCell::default(),
             closing: RefCell::default(),
             dirty: RefCell::default(),
-            pump: Signal::default(),
+            pump,
             again: Signal::default(),
             now: Cell::new(None),
             timer: Cell::new(None),
@@ -170,6 +189,9 @@ impl Core {
         if let Some(half) = &self.pipeline {
             let event = Watched::new(half.borrow().writer.event().try_clone_fd()?)?;
             self.spawn(watch_writer(self.clone(), event));
+        }
+        if let Some(peers) = &self.peers {
+            peers.listen(self.peer_listeners.take())?;
         }
         self.spawn(timer_loop(self.clone()));
         self.spawn(again_loop(self.clone()));
@@ -244,15 +266,17 @@ impl Core {
             self.stop(now);
         }
         if let Some(half) = &self.pipeline {
-            half.borrow_mut().take_completions(now)?;
-            half.borrow_mut().pipeline.turn(now);
+            let mut half = half.borrow_mut();
+            half.take_completions(now)?;
+            self.hear_peers(&mut half, now);
+            half.pipeline.turn(now);
         }
         if let Some(front) = &self.front {
             front.borrow_mut().turn(now);
         }
         self.exchange_locally(now);
         if let Some(half) = &self.pipeline {
-            half.borrow_mut().pay()?;
+            half.borrow_mut().pay(self.peers.as_ref())?;
         }
         self.settle_links();
         self.flush_all(now);
@@ -260,6 +284,19 @@ impl Core {
         self.settle_links();
         self.end_turn(now);
         Ok(self.finished(drained))
+    }
+
+    /// Hands over what happened on connections to other servers.
+    fn hear_peers(&self, half: &mut PipelineHalf, now: Now) {
+        let Some(peers) = &self.peers else { return };
+        let mut heard = false;
+        peers.take_events(&mut self.receive_buffer.borrow_mut(), |conn, event| {
+            heard = true;
+            half.pipeline.peer(now, conn, event);
+        });
+        if heard {
+            self.saw_input();
+        }
     }
 
     /// Lets front and pipeline of this thread finish what they started, within bounds.
@@ -316,7 +353,7 @@ impl Core {
         }
         if let Some(half) = &self.pipeline {
             let half = half.borrow();
-            more |= half.pipeline.has_more();
+            more |= half.pipeline.has_more() || self.peers.as_ref().is_some_and(|peers| peers.has_events());
             earlier(half.pipeline.next_timer());
         }
         self.now.set(None);
@@ -401,6 +438,9 @@ impl Core {
                 connection.kill();
             }
         }
+        if let Some(peers) = &self.peers {
+            peers.stop();
+        }
         self.timer_changed.raise();
         self.again.raise();
         self.spin.end();
@@ -409,7 +449,8 @@ impl Core {
             half.borrow().writer.event().signal();
         }
         let start = self.shared.clock.instant();
-        while self.tasks.get() > 0 && self.shared.clock.instant().since(start) < WIND_DOWN {
+        let tasks = || self.tasks.get() + self.peers.as_ref().map_or(0, |peers| peers.task_count());
+        while tasks() > 0 && self.shared.clock.instant().since(start) < WIND_DOWN {
             monoio::time::sleep(Duration::from_millis(1)).await;
         }
     }
@@ -433,6 +474,7 @@ impl PipelineHalf {
                     self.pipeline.handle(now, pipeline::Input::SegmentReady(segment));
                 }
                 Report::Snapshot(event) => self.pipeline.handle(now, pipeline::Input::Snapshot(event)),
+                Report::Storage(event) => self.pipeline.handle(now, pipeline::Input::Storage(event)),
                 Report::Fatal(reason) => return Err(Fatal(reason)),
             }
         }
@@ -443,7 +485,7 @@ impl PipelineHalf {
     }
 
     /// Pays what the pipeline owes: log writes first, the device is the slowest.
-    fn pay(&mut self) -> Result<(), Fatal> {
+    fn pay(&mut self, peers: Option<&Rc<Peers>>) -> Result<(), Fatal> {
         self.pipeline.drain(&mut self.owed);
         let mut writes = false;
         for output in self.owed.drain(..) {
@@ -472,11 +514,19 @@ impl PipelineHalf {
                         audit.tell(line);
                     }
                 }
+                pipeline::Output::Storage(work) => self.housekeeper.storage(work),
+                pipeline::Output::Peer(work) => {
+                    let peers = peers.expect("only a member of an ensemble has peers");
+                    peers.execute(work);
+                }
                 pipeline::Output::Stopped => self.stopped = true,
             }
         }
         if writes {
             self.writer.flush().map_err(|e| Fatal(format!("the log failed: {e}")))?;
+        }
+        if let Some(peers) = peers {
+            peers.flush();
         }
         Ok(())
     }

@@ -7,11 +7,13 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
+use bytes::Bytes;
 use slab::Slab;
 
 use crate::admin::{Answer, Ask, Permission, Told};
 use crate::txnlog::{LogWrite, SegmentId, SegmentWork, WriteId};
 use crate::types::{Instant, Now};
+use crate::zab::{PeerConn, PeerEvent, PeerWork};
 use link::{FrontLink, PipelineLink, ToFront, ToPipeline};
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -291,9 +293,11 @@ fn mark(conn: &mut Conn, id: ConnId, dirty: &mut Vec<ConnId>) {
 
 pub mod pipeline {
     use crate::admin::{Ask, Told};
+    use crate::node::{StorageEvent, StorageWork};
     use crate::request::audit::AuditLine;
     use crate::snapshot::{SnapshotEvent, SnapshotWork};
     use crate::txnlog::{LogWrite, SegmentId, SegmentWork, WriteId};
+    use crate::zab::PeerWork;
 
     #[derive(Debug)]
     pub enum Input {
@@ -301,6 +305,7 @@ pub mod pipeline {
         SegmentReady(SegmentId),
         Snapshot(SnapshotEvent),
         Ask(Ask),
+        Storage(StorageEvent),
         Stop,
     }
 
@@ -311,11 +316,15 @@ pub mod pipeline {
         Snapshot(SnapshotWork),
         Told(Told),
         Audit(AuditLine),
+        Storage(StorageWork),
+        Peer(PeerWork),
         Stopped,
     }
 }
 
 const SEGMENT_BLOCKS: u64 = 64;
+/// Ends a peer's connection.
+pub const PEER_GOODBYE: u8 = 0xbb;
 
 pub struct Pipeline<L> {
     links: Vec<L>,
@@ -388,6 +397,17 @@ impl<L: PipelineLink> Pipeline<L> {
         }
     }
 
+    /// What a peer says, it hears again; one that says [`PEER_GOODBYE`] is sent away.
+    pub fn peer(&mut self, _now: Now, conn: PeerConn, event: PeerEvent<'_>) {
+        if let PeerEvent::Received(bytes) = event {
+            let copy = Bytes::copy_from_slice(bytes);
+            self.owed.push(pipeline::Output::Peer(PeerWork::Send { conn, bytes: copy }));
+            if bytes.contains(&PEER_GOODBYE) {
+                self.owed.push(pipeline::Output::Peer(PeerWork::Close { conn }));
+            }
+        }
+    }
+
     pub fn handle(&mut self, now: Now, input: pipeline::Input) {
         match input {
             pipeline::Input::Written { id, spent } => {
@@ -398,7 +418,7 @@ impl<L: PipelineLink> Pipeline<L> {
                 }
             }
             pipeline::Input::SegmentReady(segment) => self.segment = Some(segment),
-            pipeline::Input::Snapshot(_) => {}
+            pipeline::Input::Snapshot(_) | pipeline::Input::Storage(_) => {}
             pipeline::Input::Ask(Ask { number, .. }) => {
                 let answer = Answer::Permission(Permission::Granted);
                 self.owed.push(pipeline::Output::Told(Told { number, answer }));

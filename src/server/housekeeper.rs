@@ -1,5 +1,5 @@
-//! One thread beside the cores for slow file work: making segments ahead of need, writing snapshots, purging. It is
-//! not pinned and runs at low priority, so that the data path never waits for it.
+//! One thread beside the cores for slow file work: making segments ahead of need, writing snapshots, purging, epochs, going back to
+//! an earlier state, reading the log. It is not pinned and runs at low priority, so that the data path never waits for it.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -10,6 +10,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_cha
 
 use crate::io::disk::WriteMode;
 use crate::io::{Bell, sys};
+use crate::node::{StorageEvent, StorageWork};
 use crate::snapshot::{SnapshotEvent, SnapshotWork};
 use crate::txnlog::{SegmentId, SegmentWork};
 
@@ -28,8 +29,11 @@ pub trait Housekeeping: Send {
     fn prepare(&mut self, segment: SegmentId) -> io::Result<PathBuf>;
     /// The segment is not needed any more; its file may be recycled or removed.
     fn retire(&mut self, segment: SegmentId) -> io::Result<()>;
-    /// The next piece of a snapshot. Failures are events, too.
-    fn snapshot(&mut self, work: SnapshotWork) -> Option<SnapshotEvent>;
+    /// The next piece of a snapshot. Failures are events, too, but for one that ends the server: it is not known whether a
+    /// snapshot that replaces the history counts.
+    fn snapshot(&mut self, work: SnapshotWork) -> io::Result<Option<SnapshotEvent>>;
+    /// Epochs, going back, reading the log. An error ends the server.
+    fn storage(&mut self, work: StorageWork) -> io::Result<StorageEvent>;
 }
 
 /// What comes back.
@@ -40,13 +44,15 @@ pub(super) enum Report {
         path: PathBuf,
     },
     Snapshot(SnapshotEvent),
-    /// Without a segment to write to there is no log.
+    Storage(StorageEvent),
+    /// Without a segment to write to there is no log, and what cannot be made durable cannot be promised.
     Fatal(String),
 }
 
 enum Job {
     Segment(SegmentWork),
     Snapshot(SnapshotWork),
+    Storage(StorageWork),
 }
 
 /// The pipeline core's end.
@@ -84,6 +90,10 @@ impl Housekeeper {
 
     pub(super) fn snapshot(&mut self, work: SnapshotWork) {
         self.send(Job::Snapshot(work));
+    }
+
+    pub(super) fn storage(&mut self, work: StorageWork) {
+        self.send(Job::Storage(work));
     }
 
     fn send(&mut self, job: Job) {
@@ -135,6 +145,15 @@ fn run(work: &mut dyn Housekeeping, mode: WriteMode, job: Job) -> Option<Report>
             }
             None
         }
-        Job::Snapshot(part) => work.snapshot(part).map(Report::Snapshot),
+        Job::Snapshot(part) => match work.snapshot(part) {
+            Ok(event) => event.map(Report::Snapshot),
+            Err(error) => {
+                Some(Report::Fatal(format!("a snapshot of the leader cannot be installed: {error}")))
+            }
+        },
+        Job::Storage(job) => Some(match work.storage(job) {
+            Ok(event) => Report::Storage(event),
+            Err(error) => Report::Fatal(format!("the data directory failed: {error}")),
+        }),
     }
 }

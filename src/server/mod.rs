@@ -18,6 +18,8 @@ pub mod door;
 #[cfg(test)]
 mod echo;
 #[cfg(not(test))]
+mod export;
+#[cfg(not(test))]
 mod gauges;
 mod housekeeper;
 mod http;
@@ -28,6 +30,7 @@ mod listen;
 mod metrics;
 #[cfg(not(test))]
 mod options;
+mod peers;
 mod plan;
 mod ports;
 mod questions;
@@ -56,11 +59,12 @@ use crate::io::disk::{self, WriteMode};
 use crate::io::sys::{self, StopSignals};
 use crate::io::writer::DurableWriter;
 use crate::node::limits::ConnectionLimits;
-use crate::types::Zxid;
+use crate::types::{ServerId, Zxid};
 
 use self::audit::Audit;
-use self::core::{Core, CoreParts, Fatal, PipelineHalf};
+use self::core::{Core, CoreParts, Fatal, PeersSeed, PipelineHalf};
 use self::door::{Front, Pipeline};
+use self::peers::{Listening, PeersOptions};
 use self::ports::{FrontRemote, Local, PipelineRemote, RemoteSeed, remote_pair};
 use self::questions::{Questioner, Questions};
 use self::runtime::CoreRuntime;
@@ -68,7 +72,10 @@ use self::shared::{Command, Shared};
 
 #[cfg(not(test))]
 pub use self::assemble::run;
+#[cfg(not(test))]
+pub use self::export::export;
 pub use self::housekeeper::Housekeeping;
+pub use self::peers::{ListenPlan, PeerPlace};
 pub use self::plan::{CorePlan, CoresChoice, Plan};
 pub use self::ports::{FrontPort, LINK_MESSAGES_MAX, PipelinePort};
 pub use self::runtime::{Driver, IoChoice};
@@ -112,6 +119,8 @@ pub struct ServerOptions {
     pub handle_signals: bool,
     /// The clock that what was recovered has been stamped with.
     pub clock: Clock,
+    /// Of a member of an ensemble: where other servers come in, and `tcpKeepAlive` for connections to them.
+    pub peers: Option<(ListenPlan, bool)>,
 }
 
 /// The node, to be put together on the threads it will run on.
@@ -132,12 +141,16 @@ pub struct Recovered {
     pub zxid: Zxid,
     /// When the process began.
     pub started: std::time::Instant,
+    /// Of a member of an ensemble, which serves once it has a leader.
+    pub member: Option<ServerId>,
 }
 
 /// What is served, once it is.
 #[derive(Clone, Debug)]
 pub struct Serving {
     pub addresses: Vec<SocketAddr>,
+    /// Where other servers come in.
+    pub peer_addresses: Vec<SocketAddr>,
     pub driver: Driver,
     pub log_mode: WriteMode,
 }
@@ -151,6 +164,9 @@ pub enum StartError {
     Bind { address: SocketAddr, source: io::Error },
     #[error("cannot write in {directory}: {source}")]
     LogDirectory { directory: PathBuf, source: io::Error },
+    /// With the port and its address.
+    #[error("{reason}")]
+    PeerBind { reason: String },
     #[error("ringkeeper.io=uring, but io_uring cannot be used: {source}")]
     NoRing { source: io::Error },
     #[error("cannot {what}: {source}")]
@@ -166,11 +182,13 @@ impl StartError {
         move |source| StartError::System { what, source }
     }
 
-    /// What the process should exit with: 2 where the configuration asks for what cannot be, else 1.
+    /// What the process should exit with: 2 where the configuration asks for what cannot be, 14 where a port for other servers
+    /// cannot be had, else 1. Source: ZooKeeper `ExitCode`.
     pub fn exit_code(&self) -> i32 {
         match self {
             StartError::Cores { .. } | StartError::Bind { .. } | StartError::NoRing { .. } => 2,
             StartError::LogDirectory { .. } => 2,
+            StartError::PeerBind { .. } => 14,
             StartError::System { .. } => 1,
         }
     }
@@ -291,12 +309,19 @@ impl Shell {
             self.options.keep_alive,
             listen::BIND_RETRY_MAX,
         )?;
+        let Some(peer_listeners) = self.bind_peer_ports()? else {
+            tracing::info!("stopping before all ports were bound");
+            return Ok(());
+        };
         let addresses: Vec<SocketAddr> =
             listeners.first().into_iter().flatten().filter_map(|l| l.local_addr().ok()).collect();
+        let peer_addresses: Vec<SocketAddr> =
+            peer_listeners.iter().filter_map(|l| l.listener.local_addr().ok()).collect();
         let (ready_tx, ready_rx) = mpsc::channel();
         let shared = self.shared.clone();
-        let threads =
-            self.start_cores(node, listeners, &ready_tx).inspect_err(|_| shared.order(Command::Abort))?;
+        let threads = self
+            .start_cores(node, listeners, peer_listeners, &ready_tx)
+            .inspect_err(|_| shared.order(Command::Abort))?;
         drop(ready_tx);
         let mut driver = Driver::Uring;
         for _ in 0..threads.len() {
@@ -309,16 +334,35 @@ impl Shell {
         if self.shared.failure().is_none() {
             self.say_serving(&addresses, driver, &recovered);
             if let Some(call) = self.on_serving.take() {
-                call(Serving { addresses, driver, log_mode: self.log_mode });
+                call(Serving { addresses, peer_addresses, driver, log_mode: self.log_mode });
             }
         }
         self.supervise(threads)
     }
 
+    /// Binds the ports for other servers, trying again as long as configured; `None` where the server is to stop meanwhile.
+    fn bind_peer_ports(&self) -> Result<Option<Vec<Listening>>, StartError> {
+        let Some((plan, _)) = &self.options.peers else { return Ok(Some(Vec::new())) };
+        let mut fds = vec![self.shared.event.as_raw_fd()];
+        fds.extend(self.signals.as_ref().map(AsRawFd::as_raw_fd));
+        let pause = |pause: Duration| {
+            if let Err(error) = sys::wait_readable(&fds, Some(pause)) {
+                tracing::error!(%error, "cannot wait for signals");
+                return false;
+            }
+            !self.shared.stop_asked() && self.signals.as_ref().and_then(StopSignals::take).is_none()
+        };
+        plan.bind(pause).map_err(|reason| StartError::PeerBind { reason })
+    }
+
     fn say_serving(&self, addresses: &[SocketAddr], driver: Driver, recovered: &Recovered) {
         let ports: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
+        let begin = match recovered.member {
+            None => "serving on".to_owned(),
+            Some(id) => format!("server {} takes part in its ensemble, with clients on", id.0),
+        };
         tracing::info!(
-            "serving on {}: cores {}, sockets by {driver}, log {}, data in {}, recovered to zxid {}, after {} ms",
+            "{begin} {}: cores {}, sockets by {driver}, log {}, data in {}, recovered to zxid {}, after {} ms",
             ports.join(" and "),
             self.plan,
             self.log_mode,
@@ -332,6 +376,7 @@ impl Shell {
         &mut self,
         node: NodeParts,
         listeners: Vec<Vec<TcpListener>>,
+        peer_listeners: Vec<Listening>,
         ready: &mpsc::Sender<Driver>,
     ) -> Result<Vec<JoinHandle<()>>, StartError> {
         let mut fronts = node.fronts.into_iter().zip(listeners);
@@ -366,6 +411,10 @@ impl Shell {
             force_sync: self.options.force_sync,
             questions: self.questions.take().expect("cores are started once"),
             audit: self.audit.take(),
+            peers: self.options.peers.as_ref().map(|(_, keep_alive)| PeersSeed {
+                options: PeersOptions { keep_alive: *keep_alive, ..PeersOptions::default() },
+                listening: peer_listeners,
+            }),
         });
         let start = |seed: CoreSeed| {
             let ready = ready.clone();
@@ -510,6 +559,8 @@ struct PipelineSeed {
     force_sync: bool,
     questions: Questions,
     audit: Option<Audit>,
+    /// Of a member of an ensemble.
+    peers: Option<PeersSeed>,
 }
 
 impl CoreSeed {
@@ -548,7 +599,9 @@ impl CoreSeed {
         }
         let mut pipeline_remotes: Vec<std::rc::Rc<PipelineRemote>> = Vec::new();
         let mut pipeline = None;
+        let mut peers = None;
         if let Some(seed) = self.pipeline {
+            peers = seed.peers;
             let mut ports: Vec<PipelinePort> = local.clone().map(PipelinePort::local).into_iter().collect();
             for remote in seed.remotes {
                 let remote = remote.settle_here();
@@ -578,6 +631,7 @@ impl CoreSeed {
             front_remote,
             pipeline_remotes,
             local,
+            peers,
             spin_window: self.spin_window,
         };
         runtime.block_on(async move {

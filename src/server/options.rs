@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::storage::StorageOptions;
-use super::{CoresChoice, IoChoice, STOP_MAX, ServerOptions};
-use crate::config::{Compression, Config, ConnectionThrottle, Cores, IoDriver, ListenAddress};
+use super::{CoresChoice, IoChoice, ListenPlan, PeerPlace, STOP_MAX, ServerOptions};
+use crate::config::{Compression, Config, ConnectionThrottle, Cores, Ensemble, IoDriver, ListenAddress};
 use crate::io::Clock;
 use crate::metrics::ProcessGauges;
 use crate::node::limits::Shares;
-use crate::node::pipeline::{ConnectionThrottleOptions, RequestThrottleOptions, Startup};
+use crate::node::pipeline::{ConnectionThrottleOptions, EnsembleOptions, RequestThrottleOptions, Startup};
 use crate::node::{FrontOptions, PipelineOptions, Serving};
 use crate::request::auth::AuthOptions;
 use crate::request::auth::sasl::NonceSecret;
@@ -19,12 +19,31 @@ use crate::snapshot::Packing;
 use crate::txnlog::WriterOptions;
 use crate::types::Zxid;
 use crate::words::{ServerFacts, WordOptions};
+use crate::zab::election::ElectionOptions;
+use crate::zab::leader::LeaderOptions;
+use crate::zab::mesh::MeshOptions;
+use crate::zab::quorum::Verifier;
+use crate::zab::{Epochs, PeerPort};
 
 /// Connections the kernel keeps for us unless told otherwise: more than any herd that reconnects at once.
 const BACKLOG_DEFAULT: u32 = 4096;
 
 /// How long a stop may take that leaves a snapshot: a hundred million nodes' worth.
 const STOP_WITH_SNAPSHOT_MAX: Duration = Duration::from_secs(600);
+/// A vote is sent again at least this often while there is no leader, whatever ZooKeeper's longer maximum says: a server that comes
+/// back is not to wait for a minute.
+const NOTIFICATION_INTERVAL_MAX: Duration = Duration::from_secs(1);
+/// Bytes of recent transactions a leader keeps for learners that were away.
+const RECENT_BYTES_MAX: usize = 64 << 20;
+/// Bytes that may wait for one learner to read: all that is recent, and what comes meanwhile.
+const LEARNER_QUEUE_BYTES_MAX: usize = 256 << 20;
+/// Bytes a learner's answer to a ping may have: 65,536 sessions of 12 bytes.
+const LEARNER_PACKET_BYTES_MIN: usize = 1 << 20;
+/// How long an elected leader waits for voters that look for a leader all the same. ZooKeeper's is off unless configured
+/// (`leader.maxTimeToWaitForEpoch`), and then waits for all of initLimit.
+const EPOCH_WAIT_MAX: Duration = Duration::from_secs(1);
+/// Bytes of a leader's history that a learner takes in before it counts; more comes as a snapshot.
+const STAGED_BYTES_MAX: usize = 512 << 20;
 
 /// Bytes an entry of the log may have (O13): a request's frame and what preparing adds to it.
 fn entry_bytes_max(config: &Config) -> usize {
@@ -42,6 +61,7 @@ pub(super) fn storage(config: &Config) -> StorageOptions {
             Compression::Gzip => Packing::Gzip,
             Compression::Snappy => Packing::Snappy,
         },
+        server_id: config.ensemble.as_ref().map(|ensemble| ensemble.me),
         ..StorageOptions::new(&config.data_dir, Some(config.data_log_dir.clone()))
     }
 }
@@ -77,7 +97,24 @@ pub(super) fn shell(
         stop_max: if config.storage.snapshot_on_stop { STOP_WITH_SNAPSHOT_MAX } else { STOP_MAX },
         handle_signals: true,
         clock,
+        peers: config.ensemble.as_ref().map(|ensemble| (listen_plan(ensemble), ensemble.keep_alive)),
     })
+}
+
+/// Both ports at every own address, or at all the machine has.
+fn listen_plan(ensemble: &Ensemble) -> ListenPlan {
+    let places = ensemble.own().addresses.iter().flat_map(|address| {
+        // "0.0.0.0" in the own line is the wildcard.
+        let host = ListenAddress::new(&address.host, 0).host.filter(|_| !ensemble.listen_on_all_ips);
+        let place = move |port, number| PeerPlace { port, host: host.clone(), number };
+        [(PeerPort::Election, address.election_port), (PeerPort::Quorum, address.quorum_port)]
+            .map(|(port, number)| place(port, number))
+    });
+    ListenPlan {
+        places: places.collect(),
+        tries_max: ensemble.bind_tries,
+        waits_for_names: ensemble.waits_for_names,
+    }
 }
 
 /// Where a key of that name makes us listen. The wildcard is one socket for both families where the machine has both.
@@ -139,7 +176,7 @@ fn front(
         words: WordOptions::of(config),
         hash_seed,
         nonce_secret: nonce_secret.clone(),
-        serving: Serving::Yes,
+        serving: if config.ensemble.is_some() { Serving::No } else { Serving::Yes },
     }
 }
 
@@ -176,6 +213,59 @@ pub(super) fn pipeline(
         audit_user: config.audit_file.as_ref().map(|_| super::gauges::user()),
         snapshot_on_stop: config.storage.snapshot_on_stop,
         slow_write: Duration::from_millis(config.storage.fsync_warning_threshold_ms),
+    }
+}
+
+/// What a member of an ensemble is told, with what its directory remembers.
+pub(super) fn ensemble(
+    config: &Config,
+    ensemble: &Ensemble,
+    epochs: Epochs,
+    hash_seed: u64,
+) -> EnsembleOptions {
+    let me = ensemble.me;
+    let ms = |ms: u32| Duration::from_millis(u64::from(ms));
+    let tick = ms(config.tick_time_ms);
+    let membership = ensemble.membership.clone();
+    let verifier = Verifier::of(&membership);
+    EnsembleOptions {
+        me,
+        observer: !membership.is_voter(me),
+        election: ElectionOptions {
+            interval_min: ms(ensemble.notification_min_ms).min(NOTIFICATION_INTERVAL_MAX),
+            interval_max: ms(ensemble.notification_max_ms).min(NOTIFICATION_INTERVAL_MAX),
+            ..ElectionOptions::new(me)
+        },
+        mesh: MeshOptions {
+            several_addresses: ensemble.multi_address,
+            connect_timeout: ms(ensemble.connect_timeout_ms),
+            ..MeshOptions::new(me, ms(ensemble.initial_timeout_ms))
+        },
+        leader: LeaderOptions {
+            me,
+            tick,
+            init_limit: ensemble.init_limit_ticks,
+            sync_limit: ensemble.sync_limit_ticks,
+            voters: verifier.voters(),
+            verifier,
+            config_text: membership.to_text().into(),
+            config_version: membership.version,
+            packet_bytes_max: entry_bytes_max(config).max(LEARNER_PACKET_BYTES_MIN),
+            learner_queue_bytes_max: LEARNER_QUEUE_BYTES_MAX,
+            snapshot_syncs_max: ensemble.snap_syncs_max as usize,
+            diff_syncs_max: ensemble.diff_syncs_max as usize,
+            epoch_wait_max: Some(EPOCH_WAIT_MAX),
+        },
+        membership,
+        tick,
+        init_limit: ensemble.init_limit_ticks,
+        sync_limit: ensemble.sync_limit_ticks,
+        leader_serves: ensemble.leader_serves,
+        epochs,
+        recent_bytes_max: RECENT_BYTES_MAX,
+        staged_bytes_max: STAGED_BYTES_MAX,
+        hash_seed,
+        tick_ms: config.tick_time_ms,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Recovery into a database: what `storage` reads becomes the tree, the sessions and what follows from them.
 
 use super::storage::{DigestCheck, Restore};
+use crate::io::Clock;
 use crate::proto::txn::{DIGEST_VERSION, TxnEntry};
 use crate::proto::{Acl, StatPersisted};
 use crate::request::Database;
@@ -10,21 +11,29 @@ use crate::snapshot::LoadSink;
 use crate::tree::TreeOptions;
 use crate::types::{Instant, SessionId, Zxid};
 
+/// What a recovered database is made with.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RestoreOptions {
+    pub(super) tick_ms: u32,
+    pub(super) hash_seed: u64,
+    /// Sessions begin their timeouts when the database is complete.
+    pub(super) clock: Clock,
+    /// Digests are kept and compared.
+    pub(super) compares: bool,
+}
+
 /// A database being recovered.
 pub(super) struct Restorer {
     database: Database,
-    tick_ms: u32,
-    hash_seed: u64,
+    options: RestoreOptions,
     now: Instant,
     fuzzy_until: Zxid,
-    compares: bool,
 }
 
 impl Restorer {
-    /// `compares`: digests are kept and compared.
-    pub(super) fn new(tick_ms: u32, hash_seed: u64, now: Instant, compares: bool) -> Restorer {
-        let database = fresh(tick_ms, hash_seed);
-        Restorer { database, tick_ms, hash_seed, now, fuzzy_until: Zxid::ZERO, compares }
+    pub(super) fn new(options: RestoreOptions) -> Restorer {
+        let now = options.clock.now().instant;
+        Restorer { database: fresh(&options), options, now, fuzzy_until: Zxid::ZERO }
     }
 
     /// Panics if ephemeral nodes without a session are found in data that is not `imported`: our own log has ended each of
@@ -32,18 +41,19 @@ impl Restorer {
     pub(super) fn into_database(mut self, imported: bool) -> Database {
         let removed = self.database.end_ephemerals_of_nobody();
         assert!(removed == 0 || imported, "{removed} ephemeral nodes of no session in our own data");
-        self.database.sessions.restart_clocks(self.now);
+        self.database.sessions.restart_clocks(self.options.clock.now().instant);
         self.database
     }
 }
 
-fn fresh(tick_ms: u32, hash_seed: u64) -> Database {
+fn fresh(options: &RestoreOptions) -> Database {
+    let RestoreOptions { tick_ms, hash_seed, .. } = *options;
     Database::for_loading(TreeOptions { hash_seed }, SessionTable::new(tick_ms, hash_seed))
 }
 
 impl LoadSink for Restorer {
     fn reset(&mut self) {
-        self.database = fresh(self.tick_ms, self.hash_seed);
+        self.database = fresh(&self.options);
     }
 
     fn session(&mut self, session: SessionId, timeout_ms: i32) -> Result<(), String> {
@@ -82,7 +92,7 @@ impl Restore for Restorer {
         self.database.apply(&entry, fit, self.now, &mut Nobody);
         let computed = self.database.tree.digest();
         Ok(match entry.digest {
-            Some(digest) if self.compares && !is_fuzzy && digest.version == DIGEST_VERSION => {
+            Some(digest) if self.options.compares && !is_fuzzy && digest.version == DIGEST_VERSION => {
                 if digest.tree_digest == computed {
                     DigestCheck::Same
                 } else {
@@ -94,6 +104,6 @@ impl Restore for Restorer {
     }
 
     fn tree_digest(&self) -> Option<u64> {
-        self.compares.then(|| self.database.tree.digest())
+        self.options.compares.then(|| self.database.tree.digest())
     }
 }

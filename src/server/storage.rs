@@ -5,6 +5,8 @@
 //!                           identity                   random, see below; written last when the directory is set up
 //!                           snapshot.<zxid>[.gz|.snappy]  ZooKeeper's format, exact at its zxid
 //!                           snapshot.<zxid>.manifest   without it the snapshot does not count
+//!                           epochs, member             of a server of an ensemble, see `member`
+//!                           exported                   up to where the data was last written for a ZooKeeper
 //! <dataLogDir>/ringkeeper/  lock, identity             again, where the log has a directory of its own
 //!                           log.<segment id>           16 hex digits
 //!                           spare.<segment id>         retired, to be recycled
@@ -20,8 +22,11 @@
 //! over; the error names file and offset.
 
 mod direct;
+mod export;
 mod files;
 mod import;
+mod member;
+mod rebuild;
 mod snapshots;
 
 use std::fs::{File, TryLockError};
@@ -32,12 +37,17 @@ use std::time::Duration;
 use thiserror::Error;
 
 pub use direct::{DirectReader, DirectWriter};
+pub use export::{Exported, export};
 pub use files::{Files, write_atomic};
+pub use member::Standing;
+pub use rebuild::{RebuildError, WentBack};
 pub use snapshots::{Kept, SnapshotFile, SnapshotInfo};
 
-use crate::snapshot::{LoadSink, Manifest, Packing};
+use crate::snapshot::{LoadSink, Packing};
+use crate::txnlog::recover::Base;
 use crate::txnlog::{self, RecoverError, SegmentId, SegmentSource, Start, Tail};
-use crate::types::Zxid;
+use crate::types::{ServerId, Zxid};
+use crate::zab::Epochs;
 
 /// How long a dying predecessor may keep the lock.
 const LOCK_WAIT: Duration = Duration::from_secs(2);
@@ -62,6 +72,8 @@ pub struct StorageOptions {
     pub snapshot_retain: usize,
     /// `snapshot.compression.method`.
     pub packing: Packing,
+    /// The number in `myid`; `None` for a server alone.
+    pub server_id: Option<ServerId>,
     /// How long to wait for the lock.
     pub lock_wait: Duration,
 }
@@ -77,6 +89,7 @@ impl StorageOptions {
             trust_empty_snapshot: false,
             snapshot_retain: 3,
             packing: Packing::Plain,
+            server_id: None,
             lock_wait: LOCK_WAIT,
         }
     }
@@ -129,6 +142,10 @@ pub struct Opened {
     pub log_tail: Tail,
     /// Transactions applied after the snapshot.
     pub entry_count: u64,
+    /// Of a server of an ensemble: written down, and not below what the data shows.
+    pub epochs: Epochs,
+    /// How far it may take part in elections.
+    pub standing: Standing,
     /// Restarts have left so many segments behind that a snapshot is worth taking soon, however few transactions they
     /// hold: each start begins a new one.
     pub snapshot_advised: bool,
@@ -179,15 +196,16 @@ pub fn open(options: &StorageOptions, restore: &mut dyn Restore) -> Result<Opene
     }
     files.begin_anew()?;
     let imported = import::import(options, restore)?;
-    let (zxid, origin, entry_count, warnings) = match imported {
+    let (zxid, origin, entry_count, mut warnings, epochs) = match imported {
         Some(imported) => {
             files.imported = Some(imported.zxid.max(imported.log_newest));
             let origin = Origin::ZooKeeper { snapshot: imported.snapshot };
-            (imported.zxid, origin, imported.entry_count, imported.warnings)
+            (imported.zxid, origin, imported.entry_count, imported.warnings, imported.epochs)
         }
         None => {
             let marker = options.data_dir.join(files::INITIALIZE);
-            if !options.db_autocreate && !marker.exists() {
+            // In an ensemble the others have the data.
+            if !options.db_autocreate && !marker.exists() && options.server_id.is_none() {
                 return Err(StorageError::Refused {
                     path: options.data_dir.clone(),
                     reason: "it holds no data, and db.autocreate is off".into(),
@@ -200,9 +218,10 @@ pub fn open(options: &StorageOptions, restore: &mut dyn Restore) -> Result<Opene
                 reason,
                 advice: "This is a fault of the server",
             })?;
-            (Zxid::ZERO, Origin::Empty, 0, Vec::new())
+            (Zxid::ZERO, Origin::Empty, 0, Vec::new(), None)
         }
     };
+    let (epochs, standing) = files.settle_member(options, None, epochs, zxid, &mut warnings)?;
     let log_start = Start::fresh(files.identity(), zxid);
     Ok(Opened {
         files,
@@ -212,6 +231,8 @@ pub fn open(options: &StorageOptions, restore: &mut dyn Restore) -> Result<Opene
         log_start,
         log_tail: Tail::Clean,
         entry_count,
+        epochs,
+        standing,
         snapshot_advised: false,
         first_snapshot_due: true,
         warnings,
@@ -220,13 +241,16 @@ pub fn open(options: &StorageOptions, restore: &mut dyn Restore) -> Result<Opene
 
 fn open_own(
     options: &StorageOptions,
-    files: Files,
+    mut files: Files,
     lock: DirectoryLock,
     restore: &mut dyn Restore,
 ) -> Result<Opened, StorageError> {
+    let member = files.read_member(options.server_id)?;
+    files.read_exported()?;
     import::refuse_if_newer(options, &files)?;
     let mut warnings = Vec::new();
-    let (manifest, known) = load_newest(&files, restore, &mut warnings)?;
+    let (manifest, known) = files.load_newest(restore, None, &mut warnings)?;
+    files.segment_first = manifest.segment_first;
     let log_error = |error| StorageError::Log { dir: files.log_dir().to_owned(), error };
     let refused = |reason| StorageError::Refused {
         path: files.snapshot_dir().to_owned(),
@@ -242,8 +266,8 @@ fn open_own(
             "the tree of snapshot {zxid} has digest {found}, its manifest says {expected}"
         )));
     }
-    let mut source = SegmentReader { files: &files, open: None };
-    let base = txnlog::recover::Base { identity: files.identity(), zxid: manifest.zxid };
+    let mut source = SegmentReader::new(&files);
+    let base = Base { segment_first: files.segment_first, ..Base::new(files.identity(), manifest.zxid) };
     let segments = files.segments()?;
     let recovered =
         txnlog::recover(&segments, &mut source, base, &mut |zxid, entry| match restore.apply(zxid, entry)? {
@@ -270,6 +294,9 @@ fn open_own(
              it was never acknowledged and is cut"
         ));
     }
+    let (epochs, standing) = files.settle_member(options, member, None, zxid, &mut warnings)?;
+    files.take_marker()?;
+    files.remove_replaced()?;
     let after_snapshot =
         recovered.start.live.iter().filter(|segment| segment.zxid_before >= manifest.zxid).count();
     Ok(Opened {
@@ -280,40 +307,24 @@ fn open_own(
         log_start: recovered.start,
         log_tail: recovered.tail,
         entry_count: recovered.entry_count,
+        epochs,
+        standing,
         snapshot_advised: after_snapshot >= SEGMENTS_BEHIND_MAX,
         first_snapshot_due: false,
         warnings,
     })
 }
 
-/// Loads the newest snapshot that verifies. Also gives the highest zxid any manifest says was durable.
-fn load_newest(
-    files: &Files,
-    restore: &mut dyn Restore,
-    warnings: &mut Vec<String>,
-) -> Result<(Manifest, Zxid), StorageError> {
-    let mut reasons = Vec::new();
-    let mut known = Zxid::ZERO;
-    for info in files.snapshots()?.iter().rev() {
-        match snapshots::load_verified(files, info, restore, &mut known) {
-            Ok(manifest) => {
-                warnings.extend(reasons);
-                return Ok((manifest, known));
-            }
-            Err(reason) => reasons.push(format!("{}: {reason}; trying an older one", info.path.display())),
-        }
-    }
-    let reason = match reasons.is_empty() {
-        true => "its snapshots are missing, though it was set up with one".to_owned(),
-        false => format!("none of its snapshots can be trusted ({})", reasons.join("; ")),
-    };
-    Err(StorageError::Refused { path: files.snapshot_dir().to_owned(), reason, advice: ADVICE_DAMAGED })
-}
-
 /// Reads segments from the medium, past the page cache where that can be done.
 struct SegmentReader<'f> {
     files: &'f Files,
     open: Option<(SegmentId, DirectReader)>,
+}
+
+impl SegmentReader<'_> {
+    fn new(files: &Files) -> SegmentReader<'_> {
+        SegmentReader { files, open: None }
+    }
 }
 
 impl SegmentSource for SegmentReader<'_> {

@@ -8,12 +8,14 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::door::{Front, Pipeline};
-use super::echo::Kind;
+use super::echo::{Kind, PEER_GOODBYE};
 use super::*;
 use crate::admin::{Answer, What};
 use crate::io::Clock;
+use crate::node::{StorageEvent, StorageWork};
 use crate::snapshot::{SnapshotEvent, SnapshotWork};
 use crate::txnlog::SegmentId;
+use crate::zab::PeerPort;
 
 /// Long enough for any machine; only a failing test waits for it.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -37,6 +39,8 @@ struct Setup {
     connections_per_address_max: u32,
     /// Instead of a file made for the segment.
     segment: Option<PathBuf>,
+    /// Listens for other servers.
+    peers: bool,
 }
 
 impl Default for Setup {
@@ -48,8 +52,16 @@ impl Default for Setup {
             connections_max: 0,
             connections_per_address_max: 0,
             segment: None,
+            peers: false,
         }
     }
+}
+
+/// Both ports for other servers, whichever are free.
+fn plan() -> ListenPlan {
+    let place = |port| PeerPlace { port, host: Some("127.0.0.1".into()), number: 0 };
+    let places = vec![place(PeerPort::Election), place(PeerPort::Quorum)];
+    ListenPlan { places, tries_max: Some(1), waits_for_names: false }
 }
 
 struct Files {
@@ -71,8 +83,12 @@ impl Housekeeping for Files {
         Ok(())
     }
 
-    fn snapshot(&mut self, _work: SnapshotWork) -> Option<SnapshotEvent> {
-        None
+    fn snapshot(&mut self, _work: SnapshotWork) -> io::Result<Option<SnapshotEvent>> {
+        Ok(None)
+    }
+
+    fn storage(&mut self, _work: StorageWork) -> io::Result<StorageEvent> {
+        Err(io::Error::other("these servers have no data"))
     }
 }
 
@@ -93,6 +109,7 @@ impl Server {
             stop_max: STOP_MAX,
             handle_signals: false,
             clock: Clock::new(),
+            peers: setup.peers.then(|| (plan(), false)),
         };
         let mut shell = Shell::prepare(options).expect("prepared");
         let stopper = shell.stopper();
@@ -103,6 +120,7 @@ impl Server {
             data_directory: directory.path().to_owned(),
             zxid: Zxid::ZERO,
             started: std::time::Instant::now(),
+            member: None,
         };
         let thread = std::thread::spawn(move || {
             shell.on_serving(move |serving| tx.send(serving).expect("the test waits"));
@@ -377,6 +395,39 @@ fn expect_three_places(server: &Server) {
     }
 }
 
+/// What other servers send is heard by the pipeline while clients are served, and the end of everything does not wait for them.
+#[test]
+fn peers_are_heard_beside_clients() {
+    everywhere(|setup| {
+        let server = Server::start(&Setup { peers: true, ..setup.clone() });
+        assert_eq!(server.serving.peer_addresses.len(), 2);
+        let mut client = server.connect();
+        let peers: Vec<TcpStream> = server
+            .serving
+            .peer_addresses
+            .iter()
+            .flat_map(|address| (0..4).map(move |_| TcpStream::connect(address).expect("connects")))
+            .collect();
+        for round in 0..20u8 {
+            for (index, mut peer) in peers.iter().enumerate() {
+                peer.set_read_timeout(Some(PATIENCE)).expect("an option");
+                let said = vec![round; 1 + 3000 * index];
+                peer.write_all(&said).expect("sent");
+                let mut heard = vec![0; said.len()];
+                peer.read_exact(&mut heard).expect("answered");
+                assert_eq!(heard, said);
+            }
+            client.ask(Kind::WRITE, 100);
+        }
+        let mut leaving = &peers[0];
+        leaving.write_all(&[1, PEER_GOODBYE]).expect("sent");
+        let mut last = Vec::new();
+        leaving.read_to_end(&mut last).expect("closed in good order");
+        assert_eq!(last, [1, PEER_GOODBYE]);
+        server.stop();
+    });
+}
+
 /// A log write that fails ends the server with code 1, and the write is never acknowledged.
 #[test]
 fn a_failed_log_write_is_fatal() {
@@ -465,6 +516,7 @@ fn the_log_directory_must_be_there() {
         stop_max: STOP_MAX,
         handle_signals: false,
         clock: Clock::new(),
+        peers: None,
     };
     let Err(error) = Shell::prepare(options) else { panic!("prepared") };
     assert!(error.to_string().starts_with("cannot write in /no/such/place: "), "{error}");

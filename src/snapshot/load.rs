@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use crate::jute::{JuteError, Reader};
 use crate::proto::{Acl, StatPersisted};
-use crate::snapshot::{MAGIC, VERSION};
+use crate::snapshot::{MAGIC, VERSION, items};
 use crate::types::{SessionId, Zxid};
 
 /// Bytes asked of the stream at once.
@@ -105,34 +105,20 @@ pub fn load(stream: &mut dyn Read, sink: &mut dyn LoadSink) -> Result<Loaded, Lo
 
     let session_count = input.record("the session count", |reader| reader.i32())?;
     for _ in 0..session_count.max(0) {
-        let (session, timeout_ms) = input.record("a session", |reader| Ok((reader.i64()?, reader.i32()?)))?;
-        let taken = sink.session(SessionId(session), timeout_ms);
+        let taken = input.record("a session", |reader| items::session(reader, sink))?;
         taken.map_err(|reason| refused(&input, "session", reason))?;
         counts.sessions += 1;
     }
 
     let acl_count = input.record("the ACL count", |reader| reader.i32())?;
     for _ in 0..acl_count.max(0) {
-        let taken = input.record("an ACL list", |reader| {
-            let id = reader.i64()?;
-            let acl = Acl::decode(reader)?;
-            Ok(sink.acl(id, acl))
-        })?;
+        let taken = input.record("an ACL list", |reader| items::acl(reader, sink))?;
         taken.map_err(|reason| refused(&input, "ACL list", reason))?;
         counts.acls += 1;
     }
 
     loop {
-        let taken = input.record("a node", |reader| {
-            let path = reader.string()?.unwrap_or_default();
-            if path == "/" {
-                return Ok(None);
-            }
-            let data = reader.buffer()?;
-            let acl = reader.i64()?;
-            let stat = StatPersisted::decode(reader)?;
-            Ok(Some(sink.node(&path, data, acl, &stat)))
-        })?;
+        let taken = input.record("a node", |reader| items::node(reader, sink))?;
         match taken {
             None => break,
             Some(taken) => taken.map_err(|reason| refused(&input, "node", reason))?,

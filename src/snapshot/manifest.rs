@@ -15,11 +15,14 @@
 //! crc32c 01234567
 //! ```
 //!
-//! Sizes and sums are of the content, unpacked. `tree-digest` is missing where digests are off.
+//! Sizes and sums are of the content, unpacked. `tree-digest` is missing where digests are off. Where the history was replaced by
+//! a leader's snapshot, that one and those taken since also say `log-segment-first 000000000000002a`: of the log, only
+//! segments from this one on belong to them, and of two snapshots only those with the highest such number count.
 
 use thiserror::Error;
 
 use crate::snapshot::{Counts, Loaded};
+use crate::txnlog::SegmentId;
 use crate::types::Zxid;
 
 const FIRST_LINE: &str = "ringkeeper-snapshot 1";
@@ -37,6 +40,8 @@ pub struct Manifest {
     pub content_bytes: u64,
     pub content_crc: u32,
     pub tree_digest: Option<u64>,
+    /// The first segment of the log that counts beside it; zero if all do.
+    pub segment_first: SegmentId,
 }
 
 /// Why a manifest does not hold.
@@ -62,6 +67,9 @@ impl Manifest {
         );
         if let Some(digest) = self.tree_digest {
             text.push_str(&format!("tree-digest {digest}\n"));
+        }
+        if self.segment_first != SegmentId(0) {
+            text.push_str(&format!("log-segment-first {}\n", self.segment_first));
         }
         text.push_str(&format!("crc32c {:08x}\n", crc32c::crc32c(text.as_bytes())));
         text.into_bytes()
@@ -102,6 +110,10 @@ impl Manifest {
                 Some(_) => Some(number("tree-digest", 10)?),
                 None => None,
             },
+            segment_first: match find("log-segment-first") {
+                Some(_) => SegmentId(number("log-segment-first", 16)?),
+                None => SegmentId(0),
+            },
         })
     }
 
@@ -129,7 +141,7 @@ mod tests {
 
     #[test]
     fn manifests_round_trip_and_notice_every_flipped_byte() {
-        for tree_digest in [None, Some(u64::MAX)] {
+        for (tree_digest, segment_first) in [(None, 0), (Some(u64::MAX), 0), (Some(1), 0x2a)] {
             let manifest = Manifest {
                 zxid: Zxid(0x1_0000_0005),
                 identity: 0xfedc_ba98_7654_3210,
@@ -137,6 +149,7 @@ mod tests {
                 content_bytes: 4,
                 content_crc: 5,
                 tree_digest,
+                segment_first: SegmentId(segment_first),
             };
             let mut bytes = manifest.encode();
             assert_eq!(Manifest::decode(&bytes), Ok(manifest));

@@ -22,17 +22,21 @@
 //!
 //! Beside each of our snapshots lies a [`Manifest`], without which it does not count as verified.
 
+mod items;
 mod load;
 mod manifest;
 mod packing;
 pub mod print;
 mod save;
+mod stream;
 
 pub use load::{Counts, LoadError, LoadSink, Loaded, SnapshotDigest, load};
 pub use manifest::{MANIFEST_BYTES_MAX, Manifest, ManifestError};
 pub use packing::{Packer, Packing, unpack};
 pub use save::{Writer, put_tables};
+pub use stream::{BodyReader, StreamError, Taken};
 
+use crate::txnlog::SegmentId;
 use crate::types::Zxid;
 
 /// `ZKSN`.
@@ -42,11 +46,18 @@ pub const VERSION: i32 = 2;
 /// An ACL id for world:anyone with all permissions that is not in the list of ACLs. Source: ZooKeeper `ReferenceCountedACLCache`.
 pub const ACL_OPEN: i64 = -1;
 
-/// Work on a snapshot's file, in this order: `Begin`, every `Part`, then `End` or `Abandon`.
+/// Work on a snapshot's file, in this order: `Begin` or `Install`, every `Part`, then `End` or `Abandon`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum SnapshotWork {
     Begin {
         zxid: Zxid,
+    },
+    /// In place of `Begin`: a leader's snapshot, which replaces the history. Once it is durable it is the only one, and of the log
+    /// nothing before `segment_first` counts: the log's writer names it beforehand
+    /// ([`restart_segment`](crate::txnlog::Writer::restart_segment)), and is restarted when this is done, before anything is appended.
+    Install {
+        zxid: Zxid,
+        segment_first: SegmentId,
     },
     /// The next bytes of the content, unpacked.
     Part(Vec<u8>),

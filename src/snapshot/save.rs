@@ -6,6 +6,7 @@ use crate::jute::{put_i32, put_i64, put_string};
 use crate::proto::Acl;
 use crate::proto::txn::DIGEST_VERSION;
 use crate::snapshot::{ACL_OPEN, Counts, MAGIC, Manifest, VERSION};
+use crate::txnlog::SegmentId;
 use crate::types::{SessionId, Zxid};
 
 /// Builds the content of one snapshot.
@@ -86,6 +87,8 @@ impl Writer {
             content_bytes: self.taken_bytes,
             content_crc: self.crc,
             tree_digest,
+            // The files' business.
+            segment_first: SegmentId(0),
         };
         (last, manifest)
     }

@@ -36,7 +36,7 @@
 //! |     24 |     8 | offset in the segment |
 //! |     32 |     8 | number of the batch: counts up by one through all segments and runs |
 //! |     40 |     8 | durable mark: every batch below this number was durable when this one was written |
-//! |     48 |     8 | durable mark: the last zxid of those batches |
+//! |     48 |     8 | durable mark: the last zxid of those batches, or what the log was cut to since |
 //! |     56 |     8 | zxid before the first record |
 //! |     64 |     8 | zxid of the last record (of a seal: the same) |
 //! |     72 |     4 | bytes of all records |
@@ -63,6 +63,21 @@
 //!
 //! **Runs.** Recovery never writes behind the batch it stopped at: the next run begins a new segment, whose header carries a
 //! higher run and the first batch number it uses. That voids, for ever, whatever an earlier run holds from that number on.
+//!
+//! **Cuts.** A log is shortened without a byte being changed: a new segment begins after a zxid that an earlier one holds, and what those
+//! before it hold beyond is void. Batch numbers go on as ever.
+//!
+//! ```text
+//! segment 1 | after 0     | 1 2 3 | 4 5 6 |                   what counts:  1 2 3 4
+//! segment 2 | after 6     | 7 8 |                                           (nothing)
+//! segment 3 | after 4     | seal | seal | 0x100000001 |                     0x100000001
+//! ```
+//!
+//! The first batch of such a segment is written when everything before it is durable; the cut is acknowledged when a second
+//! batch, whose durable mark covers the first, is durable too. So there is no moment at which it is acknowledged and
+//! one lost block takes it back.
+//!
+//! **A log begun anew** behind a snapshot from elsewhere keeps nothing of before: that snapshot names the first segment that counts beside it.
 
 use crc32c::{crc32c, crc32c_append};
 

@@ -5,15 +5,18 @@
 //! | `format` | segments, batches and records as bytes |
 //! | `writer` | what to write next, where, and what is durable by now |
 //! | `recover` | what a set of segments holds, and whether its end is a torn tail or damage |
+//! | `range` | a part of the log read back, for a learner |
 //! | `zookeeper` | reading the logs of Apache ZooKeeper |
 //! | `print` | both kinds of log as text |
 
 pub mod format;
 pub mod print;
+mod range;
 pub mod recover;
 pub mod writer;
 pub mod zookeeper;
 
+pub use range::{LogRange, LogRead, RangeError, read_range};
 pub use recover::{RecoverError, Recovered, SegmentFile, SegmentSource, Tail, recover};
 pub use writer::{Start, Writer, WriterOptions};
 

@@ -11,6 +11,10 @@
 //!
 //! Batches apply all or none: a write was acknowledged as a whole.
 //!
+//! A segment that begins after a zxid lower than what stands before it is a **cut**: the entries of all earlier segments beyond that zxid
+//! are void, though their batches are still checked. It counts from the moment its header is there. The zxid must be one the
+//! log went through, as must be that of the snapshot recovery begins from.
+//!
 //! What is found valid may so far be in a cache only: the caller makes the live segments durable before anything is written.
 
 use std::io;
@@ -26,6 +30,7 @@ use crate::types::Zxid;
 const READ_BYTES: usize = 1 << 20;
 /// A file shorter than this cannot have been a segment.
 const SEGMENT_BYTES_MIN: u64 = 4 * BLOCK_BYTES as u64;
+const ZXID_MAX: Zxid = Zxid(i64::MAX);
 
 /// A file that may hold a segment; its name says which.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -80,6 +85,8 @@ pub struct Recovered {
     pub tail: Tail,
     /// Entries handed to the closure.
     pub entry_count: u64,
+    /// The last entry read, whether it counts or is beyond [`Base::until`] or cut.
+    pub zxid_end: Zxid,
 }
 
 /// What recovery begins from: the snapshot that was loaded.
@@ -89,6 +96,17 @@ pub struct Base {
     pub identity: u64,
     /// Entries up to this one are in the snapshot already, and the log is known to have reached it.
     pub zxid: Zxid,
+    /// Segments with lower ids belong to a history the snapshot does not continue: they are not looked at.
+    pub segment_first: SegmentId,
+    /// Entries beyond this one are treated as if they had been cut off; they must not be written behind before they are.
+    pub until: Option<Zxid>,
+}
+
+impl Base {
+    /// Every segment counts, up to the end.
+    pub fn new(identity: u64, zxid: Zxid) -> Base {
+        Base { identity, zxid, segment_first: SegmentId(0), until: None }
+    }
 }
 
 /// Reads the segments `files` (any order) and hands every entry after `base.zxid` to `apply`, in order.
@@ -100,24 +118,36 @@ pub fn recover(
     base: Base,
     apply: &mut dyn FnMut(Zxid, &[u8]) -> Result<(), String>,
 ) -> Result<Recovered, RecoverError> {
-    let mut files = files.to_vec();
+    let (mut files, of_before): (Vec<SegmentFile>, Vec<SegmentFile>) =
+        files.iter().partition(|file| file.id >= base.segment_first);
     files.sort_by_key(|file| file.id);
     let mut window = Window { source, segment: SegmentId(0), from: 0, bytes: Vec::new() };
-    let segments = Segments::survey(&files, &mut window, base.identity)?;
+    let segments = Segments::survey(&files, &mut window, base)?;
     let mut recovered = Recovered {
         start: Start {
             identity: base.identity,
             zxid_last: base.zxid,
             batch_next: 1,
             run: segments.run_max + 1,
-            segment_next: SegmentId(files.last().map_or(1, |last| last.id.0 + 1)),
+            segment_next: files
+                .last()
+                .map_or(SegmentId(1), |last| SegmentId(last.id.0 + 1))
+                .max(base.segment_first),
             live: Vec::new(),
-            unused: Vec::new(),
+            unused: of_before.iter().map(|file| file.id).collect(),
         },
         tail: Tail::Clean,
         entry_count: 0,
+        zxid_end: base.zxid,
     };
-    let mut end = End { index: 0, segment: SegmentId(0), offset_bytes: 0, number: 1, zxid: base.zxid };
+    let mut end = End {
+        index: 0,
+        segment: SegmentId(0),
+        offset_bytes: 0,
+        number: 1,
+        zxid: base.zxid,
+        zxid_kept: base.zxid,
+    };
     let sound = &segments.sound;
     if let Some(first) = sound.first() {
         let Some(from) = sound.iter().rposition(|segment| segment.header.zxid_before <= base.zxid) else {
@@ -127,19 +157,22 @@ pub fn recover(
                 zxid_after: first.header.zxid_before,
             });
         };
-        end = End::at(from, &sound[from]);
+        end = End::at(from, &sound[from], sound[from].header.zxid_before);
         loop {
             take_segment(&sound[end.index], &mut end, &mut window, base, apply, &mut recovered.entry_count)?;
             let Some(next) = sound.get(end.index + 1) else { break };
             if next.header.batch_first == end.number {
-                if next.header.zxid_before != end.zxid {
+                let begins = next.header.zxid_before;
+                // Where a later cut reaches back even further, nothing of this segment is kept, and what it cut is no matter.
+                let is_known = begins == end.zxid_kept || begins > next.zxid_limit;
+                if begins > end.zxid || !is_known {
                     return Err(RecoverError::Gap {
                         segment: next.file.id,
-                        zxid_before: end.zxid,
-                        zxid_after: next.header.zxid_before,
+                        zxid_before: end.zxid_kept,
+                        zxid_after: begins,
                     });
                 }
-                end = End::at(end.index + 1, next);
+                end = End::at(end.index + 1, next, end.zxid_kept);
             } else if next.header.batch_first < end.number {
                 return Err(end.damaged("the next segment begins before this one ends"));
             } else if next.header.run > sound[end.index].header.run {
@@ -150,10 +183,11 @@ pub fn recover(
         }
     }
     recovered.tail = judge_end(&files, &segments, &end, &mut window, base.identity)?;
-    if end.zxid < base.zxid {
+    if end.zxid_kept < base.zxid {
         return Err(end.damaged("a verified snapshot is newer than the end of the log"));
     }
-    recovered.start.zxid_last = end.zxid;
+    recovered.start.zxid_last = end.zxid_kept;
+    recovered.zxid_end = end.zxid;
     recovered.start.batch_next = end.number;
     let live = if sound.is_empty() { &[][..] } else { &sound[..=end.index] };
     recovered.start.live = live
@@ -161,7 +195,7 @@ pub fn recover(
         .map(|segment| LiveSegment { id: segment.file.id, zxid_before: segment.header.zxid_before })
         .collect();
     let is_live = |id: SegmentId| live.iter().any(|segment| segment.file.id == id);
-    recovered.start.unused = files.iter().map(|file| file.id).filter(|&id| !is_live(id)).collect();
+    recovered.start.unused.extend(files.iter().map(|file| file.id).filter(|&id| !is_live(id)));
     Ok(recovered)
 }
 
@@ -172,6 +206,8 @@ struct Sound {
     header: SegmentHeader,
     /// Batches from this number on are void: a later run has gone on from here.
     batch_limit: u64,
+    /// Entries beyond this zxid are void: the log was cut.
+    zxid_limit: Zxid,
 }
 
 #[derive(Debug)]
@@ -184,11 +220,8 @@ struct Segments {
 }
 
 impl Segments {
-    fn survey(
-        files: &[SegmentFile],
-        window: &mut Window<'_>,
-        identity: u64,
-    ) -> Result<Segments, RecoverError> {
+    fn survey(files: &[SegmentFile], window: &mut Window<'_>, base: Base) -> Result<Segments, RecoverError> {
+        let identity = base.identity;
         let mut sound = Vec::new();
         for &file in files {
             let damaged = |why| RecoverError::Damaged {
@@ -216,7 +249,7 @@ impl Segments {
             if file.bytes < header.segment_bytes {
                 return Err(damaged("the file ends before its segment does"));
             }
-            sound.push(Sound { file, header, batch_limit: u64::MAX });
+            sound.push(Sound { file, header, batch_limit: u64::MAX, zxid_limit: ZXID_MAX });
         }
         let run_max = sound.iter().map(|segment| segment.header.run).max().unwrap_or(0);
         let mut limit = u64::MAX;
@@ -240,6 +273,11 @@ impl Segments {
         let is_void = |segment: &Sound| segment.header.batch_first >= segment.batch_limit;
         let void = sound.iter().filter(|segment| is_void(segment)).map(|segment| segment.file.id).collect();
         sound.retain(|segment| !is_void(segment));
+        let mut zxid_limit = base.until.unwrap_or(ZXID_MAX);
+        for segment in sound.iter_mut().rev() {
+            segment.zxid_limit = zxid_limit;
+            zxid_limit = zxid_limit.min(segment.header.zxid_before);
+        }
         Ok(Segments { sound, void, run_max })
     }
 }
@@ -255,16 +293,19 @@ struct End {
     number: u64,
     /// The last zxid before it.
     zxid: Zxid,
+    /// The last one that is not cut off.
+    zxid_kept: Zxid,
 }
 
 impl End {
-    fn at(index: usize, segment: &Sound) -> End {
+    fn at(index: usize, segment: &Sound, zxid_kept: Zxid) -> End {
         End {
             index,
             segment: segment.file.id,
             offset_bytes: BLOCK_BYTES as u64,
             number: segment.header.batch_first,
             zxid: segment.header.zxid_before,
+            zxid_kept,
         }
     }
 
@@ -305,7 +346,15 @@ fn take_segment(
             break;
         }
         for (zxid, entry) in format::entries(&header, batch) {
+            assert!(follows(end.zxid, zxid), "a checked batch is contiguous");
+            end.zxid = zxid;
+            if zxid > segment.zxid_limit {
+                continue;
+            }
             if zxid > base.zxid {
+                if !leads_to(end.zxid_kept, base.zxid, zxid) {
+                    return Err(end.damaged("the snapshot is of no state that this log went through"));
+                }
                 apply(zxid, entry).map_err(|reason| RecoverError::Apply {
                     segment: end.segment,
                     offset_bytes: end.offset_bytes,
@@ -314,13 +363,18 @@ fn take_segment(
                 })?;
                 *entry_count += 1;
             }
-            assert!(follows(end.zxid, zxid), "a checked batch is contiguous");
-            end.zxid = zxid;
+            end.zxid_kept = zxid;
         }
         end.number += 1;
         end.offset_bytes += header.batch_bytes();
     }
     Ok(())
+}
+
+/// Whether an entry `next` behind `kept` can be applied to a snapshot of `base`: it is the very next, or an epoch began between with no
+/// entry of its own yet.
+fn leads_to(kept: Zxid, base: Zxid, next: Zxid) -> bool {
+    kept >= base || (base.counter() == 0 && base.epoch() == next.epoch())
 }
 
 fn is_of(header: &BatchHeader, segment: &Sound, offset_bytes: u64) -> bool {

@@ -5,6 +5,8 @@
 //! the idle seal, which moves the durable mark a few milliseconds after the last batch, so that recovery can tell a
 //! rotten last record from one that was never acknowledged.
 //!
+//! A log can be [cut](Writer::truncate), or [begun anew](Writer::restart_after) behind a snapshot that came from elsewhere.
+//!
 //! Promises: batches come in order and never overlap; no block is handed out twice; `zxid_durable` moves only over the
 //! contiguous prefix of what was reported written; what is appended is contiguous (S3), asserted.
 
@@ -137,6 +139,16 @@ pub struct Writer {
     prepare_next: SegmentId,
     /// Segments that were reported ready and are not begun.
     ready: VecDeque<SegmentId>,
+    /// The lowest that may still be reported ready.
+    ready_next: SegmentId,
+    /// The first segment nothing was handed out for.
+    begun_next: SegmentId,
+    /// The number of the batch that cuts the log, until a batch that proves it durable is durable itself.
+    cut: Option<u64>,
+    /// What [`Writer::restart_segment`] said, as long as it holds.
+    restart: Option<SegmentId>,
+    /// Segments to give up once nothing is under way to them any more.
+    retiring: Vec<SegmentId>,
     work: Vec<SegmentWork>,
 }
 
@@ -155,6 +167,8 @@ struct Batch {
     bytes: Vec<u8>,
     zxid_before: Zxid,
     zxid_last: Zxid,
+    /// Records beyond this one were cut after the batch was full.
+    zxid_cut: Option<Zxid>,
     record_count: u32,
     body_crc: u32,
 }
@@ -174,6 +188,8 @@ impl Batch {
 struct InFlight {
     id: WriteId,
     zxid_last: Zxid,
+    /// The mark it carries.
+    durable_before: u64,
     written: bool,
 }
 
@@ -208,6 +224,11 @@ impl Writer {
             live: start.live.into(),
             prepare_next: start.segment_next,
             ready: VecDeque::new(),
+            ready_next: start.segment_next,
+            begun_next: start.segment_next,
+            cut: None,
+            restart: None,
+            retiring: Vec::new(),
             work,
         };
         writer.ask_ahead();
@@ -222,6 +243,7 @@ impl Writer {
         assert!(follows(self.zxid_appended, zxid), "zxid {zxid} appended after {}", self.zxid_appended);
         assert_eq!(entry_zxid(entry), Some(zxid), "an entry carries its own zxid");
         assert!(self.backlog_bytes < BACKLOG_BYTES_MAX, "the log's backlog is bounded");
+        self.restart = None;
         let record_bytes = RECORD_HEADER_BYTES + entry.len();
         if let Some(open) = &self.open
             && !self.has_room(open, record_bytes)
@@ -263,6 +285,10 @@ impl Writer {
             let seal = self.open_batch(BLOCK_BYTES as u64);
             self.open = Some(seal);
         }
+        // Whatever the cut stands behind is durable before it, or recovery could not tell a hole from a torn tail.
+        if self.cut == Some(self.batch_next) && !self.in_flight.is_empty() {
+            return None;
+        }
         let next = self.closed.front().or(self.open.as_ref()).expect("something is to be written");
         if !self.in_flight.is_empty() && next.bytes.len() < self.options.second_write_bytes_min {
             return None;
@@ -289,7 +315,14 @@ impl Writer {
             assert!(write.id.0 == self.durable_before && write.zxid_last >= self.zxid_durable);
             self.durable_before = write.id.0 + 1;
             self.zxid_durable = write.zxid_last;
+            match self.cut {
+                // Until something proves it, one lost block could take the cut back.
+                Some(cut) if cut == write.id.0 => self.seal_due = true,
+                Some(cut) if cut < write.durable_before => self.cut = None,
+                _ => {}
+            }
         }
+        self.give_up_retiring();
         // A buffer that one huge entry made is not worth keeping.
         if self.spare.len() <= self.options.in_flight_max
             && spent.capacity() <= 2 * self.options.batch_bytes_max
@@ -301,9 +334,112 @@ impl Writer {
 
     /// A segment asked for is there. They are reported in the order asked.
     pub fn segment_ready(&mut self, id: SegmentId) {
-        let first = self.ready.back().map_or(self.place_begun().0, |last| last.0 + 1);
-        assert!(id.0 >= first && id < self.prepare_next, "segment {id} was asked for");
-        self.ready.push_back(id);
+        assert!(id >= self.ready_next && id < self.prepare_next, "segment {id} was asked for");
+        self.ready_next = SegmentId(id.0 + 1);
+        if id < self.begun_next {
+            // Asked for before the log was begun anew.
+            self.work.push(SegmentWork::Retire(id));
+        } else {
+            self.ready.push_back(id);
+        }
+    }
+
+    /// The log ends at `zxid` from now on: what was appended beyond it is dropped, and where it has been handed out already, void once
+    /// the cut is durable. What is appended next follows `zxid`.
+    ///
+    /// The cut is a segment of its own that begins after `zxid`; nothing need be appended for it to be written. As long as
+    /// [`Writer::is_cutting`], a crash may bring the log back as it was. `zxid` must be one the log holds or its oldest live
+    /// segment begins after: an owner that does not know asks for the entries from there first. Panics if it is outside.
+    pub fn truncate(&mut self, zxid: Zxid) {
+        assert!(zxid <= self.zxid_appended, "the log ends at {}, before {zxid}", self.zxid_appended);
+        let oldest = self.live.front().map_or(self.zxid_durable, |segment| segment.zxid_before);
+        assert!(oldest <= zxid, "the log begins after {oldest}, it cannot be cut to {zxid}");
+        if zxid == self.zxid_appended {
+            return;
+        }
+        self.drop_backlog(zxid);
+        // A batch that reaches over the cut stays whole: the cut voids the rest of it.
+        if self.open.is_some() {
+            self.close();
+        }
+        for batch in &mut self.closed {
+            batch.zxid_cut = Some(batch.zxid_cut.map_or(zxid, |cut| cut.min(zxid)));
+        }
+        self.move_to_new_segment(zxid);
+        self.cut = Some(self.batch_next + self.closed.len() as u64);
+        let cut = self.open_batch(BLOCK_BYTES as u64);
+        self.open = Some(cut);
+    }
+
+    /// Whether a [cut](Writer::truncate) is not durable yet.
+    pub fn is_cutting(&self) -> bool {
+        self.cut.is_some()
+    }
+
+    /// The segment that the log, [begun anew](Writer::restart_after), will begin with.
+    ///
+    /// A snapshot that replaces the history is told it, so that no older segment counts beside that snapshot. Nothing may be appended
+    /// from here to there; what was appended before may still be written.
+    pub fn restart_segment(&mut self) -> SegmentId {
+        let last =
+            self.open.as_ref().or(self.closed.back()).map_or(SegmentId(0), |batch| batch.place.segment);
+        // One is left for a seal that finds no room.
+        let segment = SegmentId(self.begun_next.0.max(last.0 + 1) + 1);
+        self.restart = Some(segment);
+        segment
+    }
+
+    /// Begins the log anew after `zxid`, that of a snapshot which is durable and knows [`Writer::restart_segment`]. What was
+    /// appended and not handed out is dropped, every segment begun before is given up as soon as nothing is under way to it.
+    pub fn restart_after(&mut self, zxid: Zxid) {
+        let segment = self
+            .restart
+            .take()
+            .expect("the snapshot names the first segment, and nothing was appended since");
+        assert!(self.begun_next <= segment, "segment {} was begun before {segment}", self.begun_next);
+        self.closed.clear();
+        self.open = None;
+        self.backlog_bytes = 0;
+        self.zxid_durable = zxid;
+        self.in_flight.iter_mut().for_each(|write| write.zxid_last = zxid);
+        (self.seal_at, self.seal_due, self.cut) = (None, false, None);
+        self.retiring.extend(self.live.drain(..).map(|segment| segment.id));
+        while self.ready.front().is_some_and(|ready| *ready < segment) {
+            self.retiring.extend(self.ready.pop_front());
+        }
+        self.begun_next = segment;
+        self.prepare_next = self.prepare_next.max(segment);
+        self.move_to_new_segment(zxid);
+        self.give_up_retiring();
+    }
+
+    /// Drops the batches not handed out that begin at `zxid` or later.
+    fn drop_backlog(&mut self, zxid: Zxid) {
+        for batch in self.closed.iter().chain(&self.open).filter(|batch| batch.zxid_before >= zxid) {
+            self.backlog_bytes -= batch.bytes.len() - batch.header_at() - BATCH_HEADER_BYTES;
+        }
+        self.closed.retain(|batch| batch.zxid_before < zxid);
+        self.open.take_if(|batch| batch.zxid_before >= zxid);
+    }
+
+    /// What is appended from now on follows `zxid` and goes to the first segment no batch belongs to.
+    fn move_to_new_segment(&mut self, zxid: Zxid) {
+        let after_closed =
+            self.closed.back().map_or(SegmentId(0), |batch| SegmentId(batch.place.segment.0 + 1));
+        let segment = self.begun_next.max(after_closed);
+        self.place = Place { segment, salt: salt(self.options.salt_seed, segment), offset_bytes: 0 };
+        self.ask_ahead();
+        self.zxid_appended = zxid;
+        self.zxid_durable = self.zxid_durable.min(zxid);
+        for write in &mut self.in_flight {
+            write.zxid_last = write.zxid_last.min(zxid);
+        }
+    }
+
+    fn give_up_retiring(&mut self) {
+        if self.in_flight.is_empty() {
+            self.work.extend(self.retiring.drain(..).map(SegmentWork::Retire));
+        }
     }
 
     /// Moves the work on files that is due to `into`, in order.
@@ -338,6 +474,10 @@ impl Writer {
         } else {
             self.seal_at = Some(now + self.options.seal_after);
         }
+    }
+
+    pub fn options(&self) -> WriterOptions {
+        self.options
     }
 
     /// The last zxid up to which everything is durable.
@@ -394,6 +534,7 @@ impl Writer {
             bytes: self.spare.pop().unwrap_or_default(),
             zxid_before: self.zxid_appended,
             zxid_last: self.zxid_appended,
+            zxid_cut: None,
             record_count: 0,
             body_crc: 0,
         };
@@ -421,6 +562,8 @@ impl Writer {
         if batch.begins_segment() {
             let begun = self.ready.pop_front();
             assert_eq!(begun, Some(batch.place.segment));
+            assert_eq!(batch.place.segment, self.begun_next, "segments are begun in order");
+            self.begun_next.0 += 1;
             self.live.push_back(LiveSegment { id: batch.place.segment, zxid_before: batch.zxid_before });
             let header = SegmentHeader {
                 version: VERSION,
@@ -453,18 +596,18 @@ impl Writer {
         self.seal_due = false;
         self.seal_at = (!is_seal).then(|| now + self.options.seal_after);
         let id = WriteId(number);
-        self.in_flight.push_back(InFlight { id, zxid_last: batch.zxid_last, written: false });
+        self.in_flight.push_back(InFlight {
+            id,
+            zxid_last: batch.zxid_cut.map_or(batch.zxid_last, |cut| cut.min(batch.zxid_last)),
+            durable_before: self.durable_before,
+            written: false,
+        });
         LogWrite {
             id,
             segment: batch.place.segment,
             offset_bytes: batch.place.offset_bytes,
             bytes: batch.bytes,
         }
-    }
-
-    /// The first segment that may still be reported ready.
-    fn place_begun(&self) -> SegmentId {
-        self.live.back().map_or(SegmentId(0), |last| SegmentId(last.id.0 + 1))
     }
 
     fn ask_ahead(&mut self) {

@@ -6,8 +6,8 @@
 
 use super::number::{four_decimals, java_double};
 use super::text::Text;
-use super::{Report, ServerFacts, VERSION};
-use crate::metrics::{Latency, Tally};
+use super::{Report, ServerFacts, VERSION, ensemble};
+use crate::metrics::{Latency, QuorumCounters, Tally};
 
 /// Top-level nodes that are told apart; the others are summed up as `other`.
 const NAMESPACES_MAX: usize = 256;
@@ -25,9 +25,7 @@ pub struct NamespaceReport {
 }
 
 /// Counters of stages and features that are not here, or not yet.
-const COUNTERS_ZERO: [&str; 28] = [
-    "connection_revalidate_count",
-    "revalidate_count",
+const COUNTERS_ZERO: [&str; 19] = [
     "cnxn_closed_without_zk_server_running",
     "unsuccessful_handshake",
     "tls_handshake_exceeded",
@@ -36,13 +34,6 @@ const COUNTERS_ZERO: [&str; 28] = [
     "request_commit_queued",
     "requests_not_forwarded_to_commit_processor",
     "skip_learner_request_to_next_processor_count",
-    "looking_count",
-    "diff_count",
-    "snap_count",
-    "commit_count",
-    "proposal_count",
-    "learner_proposal_received_count",
-    "learner_commit_received_count",
     "quit_leading_due_to_disloyal_voter",
     "unrecoverable_error_count",
     "dead_watchers_queued",
@@ -57,15 +48,8 @@ const COUNTERS_ZERO: [&str; 28] = [
 ];
 
 /// Basic summaries of stages that are not here.
-const BASICS_ZERO: [&str; 29] = [
+const BASICS_ZERO: [&str; 22] = [
     "restore_time",
-    "election_time",
-    "unavailable_time",
-    "leader_unavailable_time",
-    "follower_sync_time",
-    "observer_sync_time",
-    "inflight_snap_count",
-    "inflight_diff_count",
     "socket_closing_time",
     "prep_process_time",
     "proposal_process_time",
@@ -90,8 +74,7 @@ const BASICS_ZERO: [&str; 29] = [
 ];
 
 /// Detailed summaries of stages that are not here.
-const DETAILED_ZERO: [&str; 20] = [
-    "propagation_latency",
+const DETAILED_ZERO: [&str; 16] = [
     "prep_processor_queue_time_ms",
     "close_session_prep_time",
     "sync_processor_queue_time_ms",
@@ -103,10 +86,7 @@ const DETAILED_ZERO: [&str; 20] = [
     "server_write_committed_time_ms",
     "read_final_proc_time_ms",
     "write_final_proc_time_ms",
-    "proposal_latency",
     "proposal_ack_creation_latency",
-    "commit_propagation_latency",
-    "quorum_ack_latency",
     "om_proposal_process_time_ms",
     "om_commit_process_time_ms",
     "dead_watchers_cleaner_latency",
@@ -121,7 +101,7 @@ pub enum Number {
 }
 
 impl Number {
-    fn count(count: u64) -> Number {
+    pub(super) fn count(count: u64) -> Number {
         Number::Whole(i64::try_from(count).unwrap_or(i64::MAX))
     }
 
@@ -197,7 +177,7 @@ struct Lines<'a> {
 }
 
 impl Lines<'_> {
-    fn line(&mut self, name: &str, value: impl std::fmt::Display) {
+    pub(super) fn line(&mut self, name: &str, value: impl std::fmt::Display) {
         self.text.line(&format!("zk_{name}\t{value}"));
     }
 }
@@ -228,15 +208,25 @@ pub(super) fn mntr(text: &mut Text, facts: &ServerFacts, report: &Report) {
     let mut lines = Lines { text };
     lines.line("version", VERSION);
     lines.line("server_state", report.mode.name());
+    if let Some(member) = &report.ensemble {
+        for (name, value) in member.head() {
+            lines.line(name, value);
+        }
+    }
     metrics(&mut lines, facts, report);
 }
 
 /// All metrics, gauges first, each under ZooKeeper's name without `zk_`.
 pub fn metrics(sink: &mut dyn MetricSink, facts: &ServerFacts, report: &Report) {
     gauges(sink, facts, report);
+    if let Some(member) = &report.ensemble {
+        ensemble::gauges(sink, member);
+    }
     namespaces(sink, &report.namespaces);
-    counters(sink, facts, report);
-    summaries(sink, report);
+    let alone = QuorumCounters::default();
+    let quorum = report.ensemble.as_ref().map_or(&alone, |member| &member.counters);
+    counters(sink, facts, report, quorum);
+    summaries(sink, report, quorum);
 }
 
 fn gauges(sink: &mut dyn MetricSink, facts: &ServerFacts, report: &Report) {
@@ -314,7 +304,7 @@ fn metric_name(name: &str) -> String {
     name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect()
 }
 
-fn counters(sink: &mut dyn MetricSink, facts: &ServerFacts, report: &Report) {
+fn counters(sink: &mut dyn MetricSink, facts: &ServerFacts, report: &Report, quorum: &QuorumCounters) {
     let (front, pipeline) = (&report.front, &report.pipeline);
     let mut count = |name: &str, value: u64| sink.value(MetricKind::Counter, name, Number::count(value));
     for (name, value) in [
@@ -348,6 +338,8 @@ fn counters(sink: &mut dyn MetricSink, facts: &ServerFacts, report: &Report) {
     ] {
         count(name, value);
     }
+    ensemble::counters(sink, quorum);
+    let mut count = |name: &str, value: u64| sink.value(MetricKind::Counter, name, Number::count(value));
     for name in COUNTERS_ZERO {
         count(name, 0);
     }
@@ -359,7 +351,7 @@ fn counters(sink: &mut dyn MetricSink, facts: &ServerFacts, report: &Report) {
     count("op_count_total", total);
 }
 
-fn summaries(sink: &mut dyn MetricSink, report: &Report) {
+fn summaries(sink: &mut dyn MetricSink, report: &Report, quorum: &QuorumCounters) {
     let (front, pipeline) = (&report.front, &report.pipeline);
     sink.basic("fsynctime", &pipeline.fsync_time.exact, Some(&pipeline.fsync_time), 1000);
     sink.basic("snapshottime", &pipeline.snapshot_time.exact, Some(&pipeline.snapshot_time), 1000);
@@ -385,12 +377,14 @@ fn summaries(sink: &mut dyn MetricSink, report: &Report) {
     sink.basic("node_changed_watch_count", &front.node_changed_watches, None, 1);
     sink.basic("node_children_watch_count", &front.node_children_watches, None, 1);
     sink.basic("connection_token_deficit", &pipeline.connection_token_deficit, None, 1);
+    ensemble::summaries(sink, quorum);
     for name in BASICS_ZERO {
         sink.basic(name, &Tally::default(), None, 1);
     }
     sink.detailed("readlatency", Some(&front.read_latency), 1000);
     sink.detailed("updatelatency", Some(&front.update_latency), 1000);
     sink.detailed("request_throttle_queue_time_ms", Some(&pipeline.request_throttle_queue_time), 1000);
+    ensemble::detailed(sink, quorum);
     for name in DETAILED_ZERO {
         sink.detailed(name, None, 1);
     }

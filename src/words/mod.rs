@@ -5,6 +5,7 @@
 
 mod connections;
 pub mod date;
+mod ensemble;
 mod mntr;
 mod number;
 mod server;
@@ -13,6 +14,7 @@ mod text;
 mod watches;
 
 pub use connections::{ConnectionReport, java_address, op_name};
+pub use ensemble::{EnsembleFacts, EnsembleReport, LeaderReport, PeerPhase, PeerRole, SyncMode};
 pub use mntr::{MetricKind, MetricSink, NamespaceReport, Number, metrics, summary_parts};
 pub use number::{four_decimals, java_double};
 pub use server::{Mode, ServerFacts, TreeReport, VERSION, environment};
@@ -190,6 +192,8 @@ pub struct Report {
     pub digests: Vec<(Zxid, u64)>,
     /// Quotas and traffic by top-level node, for `mntr`.
     pub namespaces: Vec<NamespaceReport>,
+    /// Of a member of an ensemble.
+    pub ensemble: Option<Box<EnsembleReport>>,
 }
 
 /// The trace mask until `stmk` changes it: sessions, watch delivery, requests... Source: ZooKeeper `ZooTrace`.
@@ -205,7 +209,7 @@ pub fn answer(word: Word, facts: &ServerFacts, report: &Report) -> String {
     }
     let mut text = Text::default();
     match word {
-        Word::Conf => server::conf(&mut text, facts),
+        Word::Conf => server::conf(&mut text, facts, report),
         Word::Cons => connections::cons(&mut text, &report.connections),
         Word::Crst => text.line("Connection stats reset."),
         Word::Dirs => server::dirs(&mut text, facts),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Report;
 use super::connections::{self, ConnectionReport};
+use super::ensemble::{self, EnsembleFacts};
 use super::number::average;
 use super::text::Text;
 use crate::config::Config;
@@ -62,6 +63,8 @@ pub struct ServerFacts {
     pub client_backlog: i32,
     /// 0 standalone, whatever `myid` says.
     pub server_id: u8,
+    /// Of a member of an ensemble.
+    pub ensemble: Option<EnsembleFacts>,
     /// For `envi`: host.name, os.name, os.arch, os.version, user.name, user.home, user.dir; keys in any order.
     pub environment: Vec<(&'static str, String)>,
     pub process: Arc<ProcessGauges>,
@@ -83,7 +86,8 @@ impl ServerFacts {
             min_session_timeout_ms: config.min_session_timeout_ms,
             max_session_timeout_ms: config.max_session_timeout_ms,
             client_backlog: config.client_backlog.map_or(-1, |backlog| backlog as i32),
-            server_id: 0,
+            server_id: config.ensemble.as_ref().map_or(0, |ensemble| ensemble.me.0),
+            ensemble: config.ensemble.as_ref().map(EnsembleFacts::of),
             environment,
             process,
         }
@@ -123,10 +127,13 @@ pub(super) fn srvr(text: &mut Text, report: &Report, clients: Option<&[Connectio
     text.line(&format!("Zxid: {}", report.zxid));
     text.line(&format!("Mode: {}", report.mode.name()));
     text.line(&format!("Node count: {}", report.tree.node_count));
+    if let Some(member) = &report.ensemble {
+        ensemble::srvr(text, member);
+    }
 }
 
 /// Source: ZooKeeper `ConfCommand`, `ZooKeeperServer#dumpConf`.
-pub(super) fn conf(text: &mut Text, facts: &ServerFacts) {
+pub(super) fn conf(text: &mut Text, facts: &ServerFacts, report: &Report) {
     text.line(&format!("clientPort={}", facts.client_port));
     text.line("secureClientPort=-1");
     text.line(&format!("dataDir={}", facts.data_dir));
@@ -139,6 +146,9 @@ pub(super) fn conf(text: &mut Text, facts: &ServerFacts) {
     text.line(&format!("maxSessionTimeout={}", facts.max_session_timeout_ms));
     text.line(&format!("clientPortListenBacklog={}", facts.client_backlog));
     text.line(&format!("serverId={}", facts.server_id));
+    if let (Some(of_config), Some(member)) = (&facts.ensemble, &report.ensemble) {
+        ensemble::conf(text, of_config, member);
+    }
 }
 
 pub(super) fn dirs(text: &mut Text, facts: &ServerFacts) {

@@ -14,6 +14,8 @@ pub struct SessionReport {
     pub local: u64,
     /// For `dump`: when which sessions expire (wall clock, milliseconds), in any order.
     pub expiries: Vec<(i64, Vec<SessionId>)>,
+    /// For `dump` of a learner, which knows the sessions and their timeouts in milliseconds but not when they expire.
+    pub timeouts: Option<Vec<(SessionId, i32)>>,
     /// For `dump`: the ephemeral nodes of the sessions that have any, in any order.
     pub ephemerals: Vec<(SessionId, Vec<String>)>,
 }
@@ -21,11 +23,16 @@ pub struct SessionReport {
 /// Source: ZooKeeper `ExpiryQueue#dump`, `DataTree#dumpEphemerals`, `NIOServerCnxnFactory#dumpConnections`.
 pub(super) fn dump(text: &mut Text, sessions: &SessionReport, connections: &[ConnectionReport]) {
     text.line("SessionTracker dump:");
-    let mut sets: BTreeMap<i64, Vec<String>> = BTreeMap::new();
-    for (at, members) in &sessions.expiries {
-        sets.entry(*at).or_default().extend(members.iter().map(SessionId::to_string));
+    match &sessions.timeouts {
+        Some(timeouts) => learned_sessions(text, timeouts),
+        None => {
+            let mut sets: BTreeMap<i64, Vec<String>> = BTreeMap::new();
+            for (at, members) in &sessions.expiries {
+                sets.entry(*at).or_default().extend(members.iter().map(SessionId::to_string));
+            }
+            expiry_sets(text, "Session", &sets);
+        }
     }
-    expiry_sets(text, "Session", &sets);
 
     text.line("ephemeral nodes dump:");
     text.line(&format!("Sessions with Ephemerals ({}):", sessions.ephemerals.len()));
@@ -46,6 +53,17 @@ pub(super) fn dump(text: &mut Text, sessions: &SessionReport, connections: &[Con
         sets.entry(connection.expires_wall_ms).or_default().push(line);
     }
     expiry_sets(text, "Connections", &sets);
+}
+
+/// Source: ZooKeeper `LearnerSessionTracker#dumpSessions`.
+fn learned_sessions(text: &mut Text, timeouts: &[(SessionId, i32)]) {
+    text.line(&format!("Global Sessions({}):", timeouts.len()));
+    for (session, timeout_ms) in timeouts {
+        if text.is_full() {
+            return;
+        }
+        text.line(&format!("{session}\t{timeout_ms}ms"));
+    }
 }
 
 fn expiry_sets(text: &mut Text, what: &str, sets: &BTreeMap<i64, Vec<String>>) {

@@ -214,6 +214,122 @@ fn dump_looks_as_zookeepers() {
     );
 }
 
+/// As a member of an ensemble of three with two learners.
+fn leading() -> EnsembleReport {
+    EnsembleReport {
+        role: PeerRole::Leading,
+        phase: PeerPhase::Broadcast,
+        voters: 3,
+        membership: "server.1=a:1:2:participant\nversion=100000000".into(),
+        leader: Some(LeaderReport {
+            learners: 3,
+            synced_followers: 2,
+            synced_observers: 1,
+            uptime_ms: 77,
+            proposal_bytes_last: 48,
+            proposal_bytes_min: 36,
+            proposal_bytes_max: 320,
+            ..LeaderReport::default()
+        }),
+        ..EnsembleReport::default()
+    }
+}
+
+#[test]
+fn members_of_an_ensemble_tell_of_it() {
+    let of =
+        |mode, member: EnsembleReport| Report { mode, ensemble: Some(member.into()), ..Report::default() };
+    let report = of(Mode::Leader, leading());
+    let text = say(Word::Srvr, &report);
+    assert!(
+        text.ends_with("Mode: leader\nNode count: 0\nProposal sizes last/min/max: 48/36/320\n"),
+        "{text}"
+    );
+    let text = say(Word::Mntr, &report);
+    assert!(
+        text.contains("\nzk_server_state\tleader\nzk_peer_state\tleading - broadcast\nzk_avg_latency\t"),
+        "{text}"
+    );
+    for line in [
+        "quorum_size\t3",
+        "learners\t3",
+        "followers\t3",
+        "synced_followers\t2",
+        "synced_observers\t1",
+        "synced_non_voting_followers\t0",
+        "pending_syncs\t0",
+        "leader_uptime\t77",
+        "last_proposal_size\t48",
+        "min_proposal_size\t36",
+        "max_proposal_size\t320",
+    ] {
+        assert!(text.contains(&format!("\nzk_{line}\n")), "{line}");
+    }
+    // Before the first proposal.
+    let fresh = EnsembleReport { leader: Some(LeaderReport::default()), ..leading() };
+    assert!(say(Word::Stat, &of(Mode::Leader, fresh)).ends_with("Proposal sizes last/min/max: -1/-1/-1\n"));
+
+    let mut follower = EnsembleReport { role: PeerRole::Following, leader: None, ..leading() };
+    follower.counters.proposals_received = 5;
+    let text = say(Word::Mntr, &of(Mode::Follower, follower.clone()));
+    assert!(text.contains("\nzk_server_state\tfollower\nzk_peer_state\tfollowing - broadcast\n"));
+    assert!(text.contains("\nzk_quorum_size\t3\n") && !text.contains("\nzk_learners\t"));
+    assert!(text.contains("\nzk_learner_proposal_received_count\t5\n"));
+    assert!(say(Word::Srvr, &of(Mode::Follower, follower)).ends_with("Mode: follower\nNode count: 0\n"));
+    let observer =
+        EnsembleReport { role: PeerRole::Observing, observer_master_id: Some(2), leader: None, ..leading() };
+    let text = say(Word::Mntr, &of(Mode::Observer, observer));
+    assert!(text.contains(
+        "\nzk_server_state\tobserver\nzk_peer_state\tobserving - broadcast\nzk_observer_master_id\t2\n"
+    ));
+}
+
+#[test]
+fn the_state_of_a_member_has_its_phase() {
+    let state = |role, phase| EnsembleReport { role, phase, ..EnsembleReport::default() }.state();
+    assert_eq!(state(PeerRole::Looking, PeerPhase::Election), "looking");
+    assert_eq!(state(PeerRole::Leading, PeerPhase::Discovery), "leading - discovery");
+    assert_eq!(state(PeerRole::Following, PeerPhase::Synchronization(None)), "following - synchronization");
+    for (mode, name) in [(SyncMode::Diff, "diff"), (SyncMode::Snap, "snap"), (SyncMode::Trunc, "trunc")] {
+        let phase = PeerPhase::Synchronization(Some(mode));
+        assert_eq!(state(PeerRole::Following, phase), format!("following - synchronization - {name}"));
+    }
+}
+
+#[test]
+fn conf_of_a_member_ends_with_its_membership() {
+    let facts = ServerFacts {
+        ensemble: Some(EnsembleFacts {
+            init_limit_ticks: 10,
+            sync_limit_ticks: 5,
+            election_ports: vec![3888, 3889],
+            quorum_ports: vec![2888, 2889],
+            is_observer: true,
+        }),
+        ..facts()
+    };
+    let report = Report { mode: Mode::Observer, ensemble: Some(leading().into()), ..Report::default() };
+    let text = answer(Word::Conf, &facts, &report);
+    let tail = "serverId=0\ninitLimit=10\nsyncLimit=5\nelectionAlg=3\nelectionPort=3888|3889\nquorumPort=2888|2889\n\
+                peerType=1\nmembership: \nserver.1=a:1:2:participant\nversion=100000000";
+    assert!(text.ends_with(tail), "{text}");
+}
+
+#[test]
+fn dump_of_a_learner_lists_timeouts() {
+    let sessions = SessionReport {
+        timeouts: Some(vec![(SessionId(0x100000e0e2f0000), 4000)]),
+        ..SessionReport::default()
+    };
+    let text = say(Word::Dump, &Report { sessions, ..Report::default() });
+    assert!(
+        text.starts_with(
+            "SessionTracker dump:\nGlobal Sessions(1):\n0x100000e0e2f0000\t4000ms\nephemeral nodes dump:\n"
+        ),
+        "{text}"
+    );
+}
+
 #[test]
 fn watches_are_told_by_session_and_by_path() {
     let (a, b) = (SessionId(0xa), SessionId(0xb));

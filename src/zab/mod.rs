@@ -3,6 +3,14 @@
 //! Each is told what happened and gives what it wants done as values, in the order it must happen; what depends on the disk is
 //! given only after the owner has reported the write that it depends on (O1, O2, S4).
 
+pub mod election;
+pub mod leader;
+pub mod learner;
+pub mod mesh;
+pub mod quorum;
+pub mod recent;
+pub mod voting;
+
 use std::net::SocketAddr;
 
 use bytes::Bytes;

@@ -182,27 +182,29 @@ def suite_differential(setting):
 
 
 def suite_recovery(setting):
-    """Restarts, kills, and a directory that a ZooKeeper left behind."""
+    """Restarts, kills, a directory that a ZooKeeper left behind, and one exported for it."""
     print(f"    RK_SEED={setting.seed}", flush=True)
     properties = {"znode.container.checkIntervalMs": 10**9, "zookeeper.extendedTypesEnabled": "true"}
     passed = failed = 0
-    ways = [("restart", signal.SIGTERM, None, {}), ("kill", signal.SIGKILL, None, {})]
+    ways = [("restart", signal.SIGTERM, "own", {}), ("kill", signal.SIGKILL, "own", {})]
     # What ZooKeeper wrote, with several snapshots and logs: plain, and in the two compressed forms it knows.
     ways += [
         (
             f"import, {method or 'plain'}",
             signal.SIGTERM,
-            True,
+            "import",
             {"zookeeper.snapCount": 100, **({"zookeeper.snapshot.compression.method": method} if method else {})},
         )
         for method in (None, "gz", "snappy")
     ]
-    for name, how, imported, more in ways:
+    if setting.binary:
+        ways.append(("export", signal.SIGTERM, "export", {"zookeeper.snapCount": 100}))
+    for name, how, way, more in ways:
         began = time.monotonic()
         first = {**properties, **more}
         with (
             setting.reference(properties=first) as a,
-            setting.reference(properties=first) if imported else setting.subject(properties=first) as b,
+            setting.reference(properties=first) if way == "import" else setting.subject(properties=first) as b,
         ):
             subject = []
 
@@ -210,7 +212,11 @@ def suite_recovery(setting):
                 if index == 0:
                     return server.restart(how)
                 server.stop(how)
-                subject.append(setting.subject(properties=first, like=server))
+                if way == "export":
+                    servers.run_checked([setting.binary, "export", server.config_path], "export", 60)
+                    subject.append(setting.reference(properties=first, like=server))
+                else:
+                    subject.append(setting.subject(properties=first, like=server))
                 return subject[0].start()
 
             report = differ.Report(
@@ -224,7 +230,7 @@ def suite_recovery(setting):
                     ops.Options(extended=True),
                     connections.recovery,
                     how,
-                    change if imported else None,
+                    change if way != "own" else None,
                 )
             finally:
                 for server in subject:

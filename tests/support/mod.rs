@@ -169,7 +169,6 @@ impl Site {
         );
         fs::write(&config, text).unwrap();
         let log_path = self.path(&format!("server-{}.log", self.runs));
-        let log = File::create(&log_path).unwrap();
         let mut words = self.wrapper.clone();
         words.extend([env!("CARGO_BIN_EXE_ringkeeper").to_owned(), "serve".to_owned()]);
         words.push(config.to_str().unwrap().to_owned());
@@ -190,17 +189,7 @@ impl Site {
         for set in &self.sets {
             command.args(["--set", set]);
         }
-        for name in ["ZOOCFGDIR", "ZOOCFG", "SERVER_JVMFLAGS", "JVMFLAGS", "RUST_LOG"] {
-            command.env_remove(name);
-        }
-        let child = command
-            .env("RUST_BACKTRACE", "1")
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap_or_else(|error| panic!("{words:?} does not run: {error}"));
-        Server { child, addr: self.addr(), log_path, status: None }
+        Server::spawn(command, self.addr(), log_path)
     }
 
     /// Starts the program and waits until it serves.
@@ -228,6 +217,22 @@ pub struct Server {
 }
 
 impl Server {
+    /// Runs a command that is a server. What it says goes to a new file.
+    pub fn spawn(mut command: Command, addr: SocketAddr, log_path: PathBuf) -> Server {
+        let log = File::create(&log_path).unwrap();
+        for name in ["ZOOCFGDIR", "ZOOCFG", "SERVER_JVMFLAGS", "JVMFLAGS", "RUST_LOG"] {
+            command.env_remove(name);
+        }
+        let child = command
+            .env("RUST_BACKTRACE", "1")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command:?} does not run: {error}"));
+        Server { child, addr, log_path, status: None }
+    }
+
     /// Waits until it serves; the log where it ended instead.
     pub fn serving(mut self) -> Result<Server, String> {
         let serves = wait_for("the server serves", || {
@@ -268,9 +273,23 @@ impl Server {
 
     /// SIGTERM, and the end.
     pub fn terminate(&mut self) -> ExitStatus {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("our child");
+        self.signal(rustix::process::Signal::TERM);
         self.wait_end()
+    }
+
+    /// SIGSTOP: it does nothing, its sockets stay open.
+    pub fn pause(&self) {
+        self.signal(rustix::process::Signal::STOP);
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self) {
+        self.signal(rustix::process::Signal::CONT);
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).expect("our child");
     }
 
     /// Bytes of memory the process has now.

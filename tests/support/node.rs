@@ -255,6 +255,8 @@ impl World {
                     self.pipeline.handle(self.now, Input::Snapshot(SnapshotEvent::PartWritten));
                 }
                 Output::Snapshot(_) | Output::Told(_) | Output::Audit(_) | Output::Stopped => {}
+                Output::Storage(work) => unreachable!("a server alone asks for {work:?}"),
+                Output::Peer(work) => unreachable!("a server alone asks for {work:?}"),
             }
         }
         if !self.holding {
@@ -348,7 +350,7 @@ pub fn recover_from(disk: &Disk, now: Now) -> Recovered {
     let mut entries = Vec::new();
     let files: Vec<SegmentFile> =
         disk.iter().map(|(&id, bytes)| SegmentFile { id, bytes: bytes.len() as u64 }).collect();
-    let base = Base { identity: IDENTITY, zxid: Zxid::ZERO };
+    let base = Base::new(IDENTITY, Zxid::ZERO);
     let recovered = recover(&files, &mut Segments(disk), base, &mut |zxid, bytes| {
         let entry = TxnEntry::decode(bytes).map_err(|error| error.to_string())?;
         database.apply(&entry, Fit::Exact, now.instant, &mut Nobody);

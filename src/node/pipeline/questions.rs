@@ -81,7 +81,8 @@ impl<L: PipelineLink> Pipeline<L> {
 
     pub(super) fn end_survey(&mut self, survey: Survey) {
         let (asker, word) = (survey.asker, survey.word);
-        let report = self.surveys.report(survey, &self.database, self.now);
+        let standing = self.standing(word == Word::Dump);
+        let report = self.surveys.report(survey, standing, &self.database, self.now);
         match asker {
             Asker::Client { front, conn } => {
                 let text = words::answer(word, &self.options.facts, &report);

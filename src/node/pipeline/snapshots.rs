@@ -9,10 +9,13 @@ use super::{Output, PipelineOptions};
 use crate::request::Database;
 use crate::snapshot::{SnapshotEvent, SnapshotWork, Writer};
 use crate::stdx::rng::Rng;
+use crate::txnlog::SegmentId;
 use crate::types::{Instant, Zxid};
 
 /// Nodes handed out in one turn: some tens of microseconds.
 const NODES_PER_TURN: usize = 128;
+/// The same while nobody is served.
+const NODES_PER_TURN_UNSERVED: usize = 4096;
 /// Bytes of one part.
 const PART_BYTES: usize = 256 << 10;
 /// Parts handed out and not yet written.
@@ -27,6 +30,8 @@ pub enum Ended {
     Done {
         log_from: Zxid,
         took: Duration,
+        /// It is the only one that is left.
+        is_install: bool,
     },
     Failed,
 }
@@ -57,6 +62,8 @@ pub struct Snapshots {
 
 struct Running {
     zxid: Zxid,
+    /// No other snapshot stays beside it, and nobody is served before it is done.
+    is_install: bool,
     began: Instant,
     /// `None` once everything is handed out.
     writer: Option<Writer>,
@@ -142,7 +149,7 @@ impl Snapshots {
             if !due || database.zxid_applied() <= self.zxid_last {
                 return;
             }
-            self.begin(database, owed, now);
+            self.begin(database, owed, now, None);
         }
         if !self.has_more() {
             return;
@@ -150,7 +157,8 @@ impl Snapshots {
         let running = self.running.as_mut().expect("there is more");
         let writer = running.writer.as_mut().expect("there is more");
         running.slice.clear();
-        let done = database.tree.snapshot_step(NODES_PER_TURN, &mut running.slice);
+        let nodes_max = if running.is_install { NODES_PER_TURN_UNSERVED } else { NODES_PER_TURN };
+        let done = database.tree.snapshot_step(nodes_max, &mut running.slice);
         writer.nodes(0, &running.slice);
         if done {
             let (last, manifest) = running.writer.take().expect("there is more").finish(running.tree_digest);
@@ -178,10 +186,11 @@ impl Snapshots {
                 );
                 let took = now.since(running.began);
                 tracing::info!(%zxid, "Snapshot taken in {} ms", took.as_millis());
+                let is_install = running.is_install;
                 self.running = None;
                 self.zxid_last = zxid;
                 self.tell_content();
-                Some(Ended::Done { log_from, took })
+                Some(Ended::Done { log_from, took, is_install })
             }
             SnapshotEvent::Failed { zxid, reason } => {
                 tracing::error!(%zxid, "snapshot {zxid} failed, older ones and the log stay: {reason}");
@@ -195,7 +204,51 @@ impl Snapshots {
         }
     }
 
-    fn begin(&mut self, database: &mut Database, owed: &mut Vec<Output>, now: Instant) {
+    pub fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
+    /// Begins the snapshot of a database that came from a leader and replaces what was there before.
+    /// Of the log nothing before `segment_first` counts from then on.
+    pub fn begin_install(
+        &mut self,
+        database: &mut Database,
+        owed: &mut Vec<Output>,
+        now: Instant,
+        segment_first: SegmentId,
+    ) {
+        assert!(self.running.is_none(), "the snapshot of another database is given up first");
+        self.begin(database, owed, now, Some(segment_first));
+    }
+
+    /// When a snapshot that failed may be tried again.
+    pub fn not_before(&self) -> Instant {
+        self.not_before
+    }
+
+    /// The state went back to an earlier one, `entries` behind the snapshot of `zxid_last`.
+    pub fn rebuilt(&mut self, zxid_last: Zxid, entries: u64) {
+        assert!(self.running.is_none(), "a snapshot of what is gone is given up first");
+        (self.zxid_last, self.entries) = (zxid_last, entries);
+        let gone = "the state that was asked for is gone";
+        self.told.extend(self.asked.drain(..).map(|(number, _)| (number, Err(gone.to_owned()))));
+    }
+
+    /// Gives up the snapshot under way, as its database is given up.
+    pub fn abandon(&mut self, database: &mut Database, owed: &mut Vec<Output>) {
+        if self.running.take().is_some() {
+            database.tree.snapshot_abandon();
+            owed.push(Output::Snapshot(SnapshotWork::Abandon));
+        }
+    }
+
+    fn begin(
+        &mut self,
+        database: &mut Database,
+        owed: &mut Vec<Output>,
+        now: Instant,
+        install: Option<SegmentId>,
+    ) {
         self.entries = 0;
         self.bytes = 0;
         self.draw();
@@ -207,9 +260,13 @@ impl Snapshots {
         let mut writer = Writer::new(zxid, self.identity, sessions.into_iter(), acls);
         // Exactly these will come, however the tree changes meanwhile.
         writer.nodes(database.tree.node_count() as u64, &[]);
-        owed.push(Output::Snapshot(SnapshotWork::Begin { zxid }));
+        owed.push(Output::Snapshot(match install {
+            None => SnapshotWork::Begin { zxid },
+            Some(segment_first) => SnapshotWork::Install { zxid, segment_first },
+        }));
         self.running = Some(Running {
             zxid,
+            is_install: install.is_some(),
             began: now,
             writer: Some(writer),
             slice: Vec::new(),

@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::Startup;
-use crate::metrics::PipelineCounters;
+use super::standing::Standing;
+use crate::metrics::{PipelineCounters, QuorumCounters};
 use crate::node::ConnId;
 use crate::node::link::FrontReport;
 use crate::request::Database;
 use crate::request::quota::{self, Track};
 use crate::types::{Instant, Now, Zxid};
-use crate::words::{self, DIGESTS_MAX, Mode, NamespaceReport, Report, SessionReport, TreeReport, Word};
+use crate::words::{self, DIGESTS_MAX, NamespaceReport, Report, SessionReport, TreeReport, Word};
 
 /// zxids between two digests `hash` can tell. Source: ZooKeeper `DataTree.DIGEST_LOG_INTERVAL`.
 const DIGEST_INTERVAL: i64 = 128;
@@ -42,6 +43,8 @@ pub struct Survey {
 #[derive(Debug)]
 pub struct Surveys {
     pub counters: PipelineCounters,
+    /// Of all roles in the ensemble, but what the present one counts itself.
+    pub quorum: QuorumCounters,
     started: Instant,
     trace_mask: i64,
     digests: VecDeque<(Zxid, u64)>,
@@ -57,6 +60,7 @@ impl Surveys {
         counters.startup_transactions.record(startup.transactions);
         Surveys {
             counters,
+            quorum: QuorumCounters::default(),
             started: now,
             trace_mask: words::TRACE_MASK_DEFAULT,
             digests: VecDeque::new(),
@@ -105,12 +109,12 @@ impl Surveys {
     }
 
     /// What there is to say to a word, once its reports are complete.
-    pub fn report(&self, survey: Survey, database: &Database, now: Now) -> Report {
+    pub fn report(&self, survey: Survey, standing: Standing, database: &Database, now: Now) -> Report {
         let FrontReport { counters, connections, connection_count, watches, watch_count, outstanding } =
             survey.merged;
         let tree = &database.tree;
         Report {
-            mode: Mode::Standalone,
+            mode: standing.mode,
             zxid: database.zxid_applied(),
             uptime_ms: now.instant.since(self.started).as_millis() as u64,
             trace_mask: self.trace_mask,
@@ -127,9 +131,10 @@ impl Surveys {
                 ephemerals_count: database.ephemerals().count() as u64,
                 data_bytes: tree.data_bytes(),
             },
-            sessions: sessions(database, survey.word, now),
+            sessions: SessionReport { timeouts: standing.timeouts, ..sessions(database, survey.word, now) },
             digests: self.digests.iter().copied().collect(),
             namespaces: namespaces(database),
+            ensemble: standing.ensemble,
         }
     }
 }

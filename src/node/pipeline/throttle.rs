@@ -230,6 +230,13 @@ impl RequestThrottle {
         self.waiting.push_back(Waiting { front, request, detached: false });
     }
 
+    /// Everything that waits, from its clients' point of view for nothing: there is nobody to serve it.
+    pub fn drain(&mut self) -> impl Iterator<Item = (usize, Box<Request>)> {
+        self.invalid.clear();
+        self.look_again = None;
+        std::mem::take(&mut self.waiting).into_iter().map(|waiting| (waiting.front, waiting.request))
+    }
+
     /// The connection is gone; what it asked may still wait here. It sends nothing any more.
     pub fn detached(&mut self, front: usize, conn: ConnId) {
         let mut waits = false;

@@ -132,7 +132,7 @@ fn a_stop_leaves_a_snapshot_of_everything_when_told_to() {
     world.settle();
     let zxid = world.pipeline.database().zxid_applied();
     assert!(world.stopped);
-    assert_eq!((world.snapshots.len(), world.zxid_snapshot), (1, zxid));
+    assert_eq!((world.snapshots.len(), world.snapshot_zxid), (1, zxid));
     // What comes now is not taken any more.
     world.send(client, &[create("/late")]);
     world.pass_ms(60_000);

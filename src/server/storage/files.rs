@@ -4,10 +4,12 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use crate::server::storage::member::{EPOCHS, MEMBER};
 use crate::server::storage::{DirectWriter, StorageError, StorageOptions};
 use crate::snapshot::Packing;
 use crate::txnlog::{SegmentFile, SegmentId};
 use crate::types::Zxid;
+use crate::zab::Epochs;
 
 /// The directory of ours in `dataDir` and `dataLogDir`.
 const OURS: &str = "ringkeeper";
@@ -15,6 +17,8 @@ const IDENTITY: &str = "identity";
 /// In `dataDir`: an empty database is meant. Source: ZooKeeper `FileTxnSnapLog#restore`.
 pub const INITIALIZE: &str = "initialize";
 const TEMPORARY: &str = ".tmp";
+/// Besides snapshots, what a first start that was broken off may have left.
+const LEFT: [&str; 3] = [IDENTITY, EPOCHS, MEMBER];
 /// Retired segments kept for recycling.
 const SPARES_MAX: usize = 2;
 /// Bytes a side file may have.
@@ -30,6 +34,10 @@ pub struct Files {
     identity: u64,
     /// If the data began in a ZooKeeper's directory: the last zxid it had then, or its newest log file was named after.
     pub(super) imported: Option<Zxid>,
+    /// Segments before this one, and snapshots that name a lower one, are of a history that was replaced.
+    pub(super) segment_first: SegmentId,
+    /// As they were last written.
+    pub(super) epochs: Option<Epochs>,
     pub(super) retain: usize,
     pub(super) packing: Packing,
 }
@@ -43,6 +51,8 @@ impl Files {
             log: options.data_log_dir.join(OURS),
             identity: 0,
             imported: None,
+            segment_first: SegmentId(0),
+            epochs: None,
             retain: options.snapshot_retain,
             packing: options.packing,
         }
@@ -131,7 +141,10 @@ impl Files {
     /// Removes what an earlier, uncompleted first start left, and draws an identity.
     pub(super) fn begin_anew(&mut self) -> Result<(), StorageError> {
         for dir in self.directories() {
-            for name in names(dir)?.iter().filter(|name| name.starts_with("snapshot.") || *name == IDENTITY) {
+            for name in names(dir)?
+                .iter()
+                .filter(|name| name.starts_with("snapshot.") || LEFT.contains(&name.as_str()))
+            {
                 remove(&dir.join(name))?;
             }
         }
@@ -154,6 +167,11 @@ impl Files {
             let path = dir.join(IDENTITY);
             write_atomic(&path, text.as_bytes()).map_err(StorageError::io("write", &path))?;
         }
+        self.take_marker()
+    }
+
+    /// The file `initialize` is good for one start.
+    pub(super) fn take_marker(&self) -> Result<(), StorageError> {
         let marker = self.data_dir.join(INITIALIZE);
         match fs::remove_file(&marker) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {

@@ -4,14 +4,15 @@ use std::path::{Path, PathBuf};
 
 use crate::server::storage::snapshots::parse_name;
 use crate::server::storage::{
-    ADVICE_DAMAGED, DigestCheck, DirectReader, Files, Restore, StorageError, StorageOptions, files,
+    ADVICE_DAMAGED, DigestCheck, DirectReader, Files, Restore, StorageError, StorageOptions, files, member,
 };
 use crate::snapshot::{self, Packing};
 use crate::txnlog::zookeeper::{Chain, FileEnd, read_file};
 use crate::types::Zxid;
+use crate::zab::Epochs;
 
 /// Where ZooKeeper keeps its files.
-const VERSION_2: &str = "version-2";
+pub(super) const VERSION_2: &str = "version-2";
 
 /// What was taken.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub struct Imported {
     /// What the newest log file is named after; beyond `zxid` if nothing was written to it yet.
     pub log_newest: Zxid,
     pub entry_count: u64,
+    /// `None` where it was never in an ensemble.
+    pub epochs: Option<Epochs>,
     pub warnings: Vec<String>,
 }
 
@@ -92,16 +95,19 @@ pub(super) fn import(
     }
     differences.warn(&mut warnings);
     let log_newest = logs.last().map_or(Zxid::ZERO, |(zxid, _)| *zxid);
-    Ok(Some(Imported { zxid, snapshot, log_newest, entry_count, warnings }))
+    let epochs = member::of_zookeeper(&snapshot_dir, zxid)?;
+    Ok(Some(Imported { zxid, snapshot, log_newest, entry_count, epochs, warnings }))
 }
 
-/// A ZooKeeper that ran on the directory after it was imported has changes we do not.
+/// A ZooKeeper that ran on the directory after it was imported, or exported, has changes we do not.
 pub(super) fn refuse_if_newer(options: &StorageOptions, files: &Files) -> Result<(), StorageError> {
     let Some(imported) = files.imported else { return Ok(()) };
     match logs_in(&options.data_log_dir.join(VERSION_2))?.pop() {
         Some((zxid, path)) if zxid > imported => Err(StorageError::Refused {
             path,
-            reason: format!("a ZooKeeper has written here since its data was taken over at {imported}"),
+            reason: format!(
+                "a ZooKeeper has written here since its data and ringkeeper's were the same, at {imported}"
+            ),
             advice: "Move `version-2` away to go on with what ringkeeper has, or the directories `ringkeeper` to take the data over again",
         }),
         _ => Ok(()),

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use crate::proto::{Acl, StatPersisted};
 use crate::server::storage::files::{self, read_side_file, remove, sync_dir, temporary};
-use crate::server::storage::{DirectReader, DirectWriter, Files, StorageError};
+use crate::server::storage::{ADVICE_DAMAGED, DirectReader, DirectWriter, Files, Restore, StorageError};
 use crate::snapshot::{self, LoadSink, Manifest, Packer, Packing};
+use crate::txnlog::SegmentId;
 use crate::types::{SessionId, Zxid};
 
 /// A snapshot file; whether it has a manifest, and whether that holds, is another question.
@@ -49,6 +50,95 @@ impl Files {
         self.snapshot_dir().join(manifest_name(zxid))
     }
 
+    /// What the manifest of a snapshot of ours says.
+    fn manifest(&self, zxid: Zxid) -> Result<Manifest, String> {
+        let bytes = read_side_file(&self.manifest_path(zxid)).map_err(|error| error.to_string())?;
+        let bytes = bytes.ok_or("it has no manifest")?;
+        let manifest = Manifest::decode(&bytes).map_err(|error| format!("its manifest: {error}"))?;
+        if (manifest.zxid, manifest.identity) != (zxid, self.identity()) {
+            return Err("its manifest is of another snapshot or another server".into());
+        }
+        Ok(manifest)
+    }
+
+    /// Loads the newest snapshot that verifies, and is not newer than `until`. Also gives the highest zxid any manifest says was
+    /// durable. Snapshots of a history that was replaced do not count.
+    pub(super) fn load_newest(
+        &self,
+        restore: &mut dyn Restore,
+        until: Option<Zxid>,
+        warnings: &mut Vec<String>,
+    ) -> Result<(Manifest, Zxid), StorageError> {
+        let found: Vec<_> =
+            self.snapshots()?.into_iter().map(|info| (self.manifest(info.zxid), info)).collect();
+        let sound = || found.iter().filter_map(|(manifest, _)| manifest.as_ref().ok());
+        let history = sound().map(|manifest| manifest.segment_first).max().unwrap_or_default();
+        let of_now = |manifest: &Manifest| manifest.segment_first == history;
+        let known = sound().filter(|manifest| of_now(manifest)).map(|manifest| manifest.zxid).max();
+        let mut reasons = Vec::new();
+        for (manifest, info) in
+            found.iter().rev().filter(|(_, info)| until.is_none_or(|until| info.zxid <= until))
+        {
+            let loaded = match manifest {
+                Ok(manifest) if !of_now(manifest) => continue,
+                Ok(manifest) => load_verified(info, manifest, restore).map(|()| *manifest),
+                Err(reason) => Err(reason.clone()),
+            };
+            match loaded {
+                Ok(manifest) => {
+                    warnings.extend(reasons);
+                    return Ok((manifest, known.unwrap_or_default()));
+                }
+                Err(reason) => {
+                    reasons.push(format!("{}: {reason}; trying an older one", info.path.display()))
+                }
+            }
+        }
+        let reason = match (reasons.is_empty(), until) {
+            (true, None) => "its snapshots are missing, though it was set up with one".to_owned(),
+            (true, Some(until)) => format!("it has no snapshot that is not newer than {until}"),
+            (false, _) => format!("none of its snapshots can be trusted ({})", reasons.join("; ")),
+        };
+        Err(StorageError::Refused { path: self.snapshot_dir().to_owned(), reason, advice: ADVICE_DAMAGED })
+    }
+
+    /// Removes the snapshots of which `is_old` holds; each stops counting before its content goes.
+    pub(super) fn remove_snapshots(
+        &self,
+        is_old: impl Fn(&SnapshotInfo) -> bool,
+    ) -> Result<(), StorageError> {
+        for info in self.snapshots()?.iter().filter(|info| is_old(info)) {
+            let manifest = self.manifest_path(info.zxid);
+            if manifest.exists() {
+                remove(&manifest)?;
+            }
+            remove(&info.path)?;
+        }
+        Ok(())
+    }
+
+    /// A snapshot that replaces the history was published.
+    pub fn history_replaced(&mut self, segment_first: SegmentId) {
+        assert!(segment_first > self.segment_first, "a history begins behind the one it replaces");
+        self.segment_first = segment_first;
+    }
+
+    /// Removes the snapshots of a history that was replaced.
+    pub(super) fn remove_replaced(&self) -> Result<(), StorageError> {
+        self.remove_snapshots(|info| {
+            self.manifest(info.zxid).is_ok_and(|manifest| manifest.segment_first < self.segment_first)
+        })
+    }
+
+    /// Begins the file of a snapshot that replaces the history: once published it is the only one, and of the log only segments from
+    /// `segment_first` on count.
+    pub fn begin_install(&self, zxid: Zxid, segment_first: SegmentId) -> Result<SnapshotFile, StorageError> {
+        assert!(segment_first > self.segment_first, "a history begins behind the one it replaces");
+        let mut file = self.begin_snapshot(zxid)?;
+        file.segment_first = segment_first;
+        Ok(file)
+    }
+
     /// Begins the file of a snapshot, under a temporary name.
     pub fn begin_snapshot(&self, zxid: Zxid) -> Result<SnapshotFile, StorageError> {
         let path = self.snapshot_dir().join(format!("snapshot.{:x}{}", zxid.0, self.packing.extension()));
@@ -56,6 +146,8 @@ impl Files {
         Ok(SnapshotFile {
             files: self.clone(),
             zxid,
+            segment_first: self.segment_first,
+            manifest: None,
             path,
             packer: Some(Packer::new(self.packing)),
             writer: Some(writer),
@@ -71,15 +163,7 @@ impl Files {
         kept.dedup();
         let kept = &kept[kept.len().saturating_sub(self.retain)..];
         let (oldest, newest) = (kept[0], kept[kept.len() - 1]);
-        for info in snapshots.iter().filter(|info| info.zxid < oldest) {
-            if info.has_manifest {
-                let manifest = self.manifest_path(info.zxid);
-                if manifest.exists() {
-                    remove(&manifest)?;
-                }
-            }
-            remove(&info.path)?;
-        }
+        self.remove_snapshots(|info| info.zxid < oldest)?;
         Ok(Kept { newest, oldest, count: kept.len() })
     }
 }
@@ -88,6 +172,10 @@ impl Files {
 pub struct SnapshotFile {
     files: Files,
     zxid: Zxid,
+    /// Higher than that of `files` if it replaces the history.
+    segment_first: SegmentId,
+    /// What it was found to hold; it can be published.
+    manifest: Option<Manifest>,
     path: PathBuf,
     /// Both `None` once finished.
     packer: Option<Packer>,
@@ -111,74 +199,109 @@ impl SnapshotFile {
     /// Completes the file, reads it back from the medium, compares it with the manifest, publishes both and purges what
     /// is too old. On an error the older snapshots all stay.
     pub fn finish(mut self, manifest: &[u8]) -> Result<Kept, StorageError> {
-        let refused = |path: &PathBuf, reason: String| StorageError::Refused {
+        self.check(manifest)?;
+        self.publish()
+    }
+
+    /// Completes the file, reads it back from the medium, and compares it with the manifest. On an error nothing has changed.
+    pub fn check(&mut self, manifest: &[u8]) -> Result<(), StorageError> {
+        let path = &self.path;
+        let refused = |reason: String| StorageError::Refused {
             path: path.clone(),
             reason,
             advice: "The snapshot was not published; older ones and the log are kept",
         };
-        let decoded = Manifest::decode(manifest).map_err(|error| refused(&self.path, error.to_string()))?;
-        assert_eq!((decoded.zxid, decoded.identity), (self.zxid, self.files.identity()));
+        let manifest = Manifest::decode(manifest).map_err(|error| refused(error.to_string()))?;
+        assert_eq!((manifest.zxid, manifest.identity), (self.zxid, self.files.identity()));
         self.packed.clear();
         self.packer.take().expect("finished once").finish(&mut self.packed);
         let mut writer = self.writer.take().expect("finished once");
-        let temporary = temporary(&self.path);
-        let result = (|| {
-            let io = |what| StorageError::io(what, &self.path);
+        let temporary = temporary(path);
+        let io = |what| StorageError::io(what, path);
+        let checked = (|| {
             writer.write(&self.packed).map_err(io("write"))?;
             writer.finish().map_err(io("sync"))?;
             let reader = DirectReader::open(&temporary).map_err(io("read back"))?;
             let loaded = snapshot::load(&mut snapshot::unpack(self.files.packing, reader), &mut Nobody)
-                .map_err(|error| refused(&self.path, format!("reading it back: {error}")))?;
-            decoded
-                .check(&loaded)
-                .map_err(|error| refused(&self.path, format!("reading it back: {error}")))?;
-            if self.files.manifest_path(self.zxid).exists() {
-                // There is a verified one of this very state; a crash between two renames could cost both.
-                return remove(&temporary);
-            }
-            fs::rename(&temporary, &self.path).map_err(io("rename"))?;
-            let dir = self.files.snapshot_dir();
-            sync_dir(dir).map_err(StorageError::io("sync directory", dir))?;
+                .map_err(|error| refused(format!("reading it back: {error}")))?;
+            manifest.check(&loaded).map_err(|error| refused(format!("reading it back: {error}")))
+        })();
+        if checked.is_err() {
+            let _ = fs::remove_file(&temporary);
+        }
+        checked?;
+        self.manifest = Some(Manifest { segment_first: self.segment_first, ..manifest });
+        Ok(())
+    }
+
+    /// Makes a [checked](SnapshotFile::check) snapshot count, durably, and purges what is too old. After an error it may count or not.
+    pub fn publish(mut self) -> Result<Kept, StorageError> {
+        let manifest = self.manifest.take().expect("it was checked");
+        let temporary = temporary(&self.path);
+        let replaces = self.segment_first > self.files.segment_first;
+        let published = (|| {
+            let io = |what| StorageError::io(what, &self.path);
             let manifest_path = self.files.manifest_path(self.zxid);
-            files::write_atomic(&manifest_path, manifest)
-                .map_err(StorageError::io("write", &manifest_path))?;
+            let write_manifest = |manifest: &Manifest| {
+                files::write_atomic(&manifest_path, &manifest.encode())
+                    .map_err(StorageError::io("write", &manifest_path))
+            };
+            let there = self.same_state(&manifest)?;
+            if there.is_some() || (manifest_path.exists() && !replaces) {
+                // There is a verified one of this very state; a crash between two renames could cost both.
+                remove(&temporary)?;
+                if let Some(there) = there.filter(|_| replaces) {
+                    write_manifest(&Manifest { segment_first: self.segment_first, ..there })?;
+                }
+            } else {
+                fs::rename(&temporary, &self.path).map_err(io("rename"))?;
+                let dir = self.files.snapshot_dir();
+                sync_dir(dir).map_err(StorageError::io("sync directory", dir))?;
+                write_manifest(&manifest)?;
+            }
             self.files.commit_identity()
         })();
-        if let Err(error) = result {
+        if let Err(error) = published {
             let _ = fs::remove_file(&temporary);
             return Err(error);
         }
-        self.files.purge()
+        if !replaces {
+            return self.files.purge();
+        }
+        self.files.remove_snapshots(|info| info.zxid != self.zxid)?;
+        Ok(Kept { newest: self.zxid, oldest: self.zxid, count: 1 })
+    }
+
+    /// The manifest of a snapshot that is there already, verifies, and is of the same state as `manifest`. Only asked for where the
+    /// history is replaced, as it takes a whole reading.
+    fn same_state(&self, manifest: &Manifest) -> Result<Option<Manifest>, StorageError> {
+        let replaces = self.segment_first > self.files.segment_first;
+        let Some(there) = self.files.manifest(self.zxid).ok().filter(|_| replaces) else { return Ok(None) };
+        let state =
+            |manifest: &Manifest| (manifest.tree_digest, manifest.counts.nodes, manifest.counts.sessions);
+        if manifest.tree_digest.is_none() || state(&there) != state(manifest) {
+            return Ok(None);
+        }
+        let snapshots = self.files.snapshots()?;
+        let mut same = snapshots.iter().filter(|info| info.zxid == self.zxid);
+        Ok(same.any(|info| load_verified(info, &there, &mut Nobody).is_ok()).then_some(there))
     }
 }
 
 impl Drop for SnapshotFile {
     fn drop(&mut self) {
-        if self.writer.take().is_some() {
+        if self.writer.take().is_some() || self.manifest.take().is_some() {
             let _ = fs::remove_file(temporary(&self.path));
         }
     }
 }
 
-/// Loads a snapshot of ours into `sink` if it is what its manifest says. Raises `known` to what a sound manifest proves durable.
-pub(super) fn load_verified(
-    files: &Files,
-    info: &SnapshotInfo,
-    sink: &mut dyn LoadSink,
-    known: &mut Zxid,
-) -> Result<Manifest, String> {
-    let bytes = read_side_file(&files.manifest_path(info.zxid)).map_err(|error| error.to_string())?;
-    let bytes = bytes.ok_or("it has no manifest")?;
-    let manifest = Manifest::decode(&bytes).map_err(|error| format!("its manifest: {error}"))?;
-    if (manifest.zxid, manifest.identity) != (info.zxid, files.identity()) {
-        return Err("its manifest is of another snapshot or another server".into());
-    }
-    *known = (*known).max(manifest.zxid);
+/// Loads a snapshot of ours into `sink` if it is what its manifest says.
+fn load_verified(info: &SnapshotInfo, manifest: &Manifest, sink: &mut dyn LoadSink) -> Result<(), String> {
     let reader = DirectReader::open(&info.path).map_err(|error| error.to_string())?;
     let loaded = snapshot::load(&mut snapshot::unpack(info.packing, reader), sink)
         .map_err(|error| error.to_string())?;
-    manifest.check(&loaded).map_err(|error| error.to_string())?;
-    Ok(manifest)
+    manifest.check(&loaded).map_err(|error| error.to_string())
 }
 
 /// `snapshot.<hex>` with an extension that names the packing.

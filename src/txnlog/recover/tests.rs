@@ -1,5 +1,7 @@
 //! Recovery against an oracle that knows what was written where.
 
+mod cuts;
+
 use std::collections::BTreeMap;
 
 use super::*;
@@ -8,7 +10,7 @@ use crate::txnlog::testing::{Disk, Memory, entry, options};
 
 type Image = BTreeMap<SegmentId, Vec<u8>>;
 
-const BASE: Base = Base { identity: 1, zxid: Zxid::ZERO };
+const BASE: Base = Base { identity: 1, zxid: Zxid::ZERO, segment_first: SegmentId(0), until: None };
 
 fn run(image: &Image, base: Base) -> (Result<Recovered, RecoverError>, Vec<Vec<u8>>) {
     let mut entries = Vec::new();

@@ -1,0 +1,96 @@
+//! What this server tells of its part in the ensemble, for four-letter words.
+
+use super::Pipeline;
+use super::ensemble::{Ensemble, Role};
+use crate::node::link::{PipelineLink, Serving};
+use crate::types::SessionId;
+use crate::words::{EnsembleReport, LeaderReport, Mode, PeerPhase, PeerRole};
+use crate::zab::learner::Phase;
+
+/// A server's mode, and what only a member of an ensemble has.
+#[derive(Debug, Default)]
+pub(super) struct Standing {
+    pub mode: Mode,
+    pub ensemble: Option<Box<EnsembleReport>>,
+    /// Of a learner: sessions and their timeouts, whose end only the leader knows.
+    pub timeouts: Option<Vec<(SessionId, i32)>>,
+}
+
+impl<L: PipelineLink> Pipeline<L> {
+    /// `lists_sessions` where the word asks for them.
+    pub(super) fn standing(&self, lists_sessions: bool) -> Standing {
+        let Some(ensemble) = self.ensemble.as_deref() else { return Standing::default() };
+        let mut report = EnsembleReport {
+            voters: ensemble.options.membership.voters().count() as u32,
+            membership: ensemble.options.membership.to_text(),
+            counters: self.surveys.quorum.clone(),
+            ..EnsembleReport::default()
+        };
+        let mut mode = Mode::NotServing;
+        match &ensemble.role {
+            Role::Settling | Role::Looking => {}
+            Role::Dialling(_) => {
+                report.role = role_of_learner(ensemble);
+                report.phase = PeerPhase::Discovery;
+            }
+            Role::Learning(learning) => {
+                report.role = role_of_learner(ensemble);
+                report.phase = match learning.machine.phase() {
+                    Phase::Discovery | Phase::Failed => PeerPhase::Discovery,
+                    Phase::Synchronization => PeerPhase::Synchronization(None),
+                    Phase::Broadcast => PeerPhase::Broadcast,
+                };
+                if ensemble.options.observer {
+                    report.observer_master_id = ensemble.leader.map(|leader| i64::from(leader.0));
+                }
+                if self.serving == Serving::Yes {
+                    mode = if ensemble.options.observer { Mode::Observer } else { Mode::Follower };
+                }
+            }
+            Role::Leading(leading) => {
+                report.role = PeerRole::Leading;
+                report.phase = match (leading.reigns, leading.machine.is_established()) {
+                    (true, _) => PeerPhase::Broadcast,
+                    (false, true) => PeerPhase::Synchronization(None),
+                    (false, false) => PeerPhase::Discovery,
+                };
+                let machine = &leading.machine;
+                let counters = machine.counters();
+                let sizes = &counters.proposal_bytes;
+                let or_none = |bytes: u64| if sizes.count == 0 { -1 } else { bytes as i64 };
+                report.leader = Some(LeaderReport {
+                    learners: machine.learners().count() as u64,
+                    synced_followers: machine.synced_followers() as u64,
+                    synced_non_voting_followers: machine.synced_non_voting_followers() as u64,
+                    synced_observers: machine.synced_observers() as u64,
+                    pending_syncs: self.syncs_waiting(),
+                    uptime_ms: self.now.instant.since(leading.since).as_millis() as u64,
+                    proposal_bytes_last: or_none(sizes.last),
+                    proposal_bytes_min: or_none(sizes.min),
+                    proposal_bytes_max: or_none(sizes.max),
+                });
+                report.counters.proposals += counters.proposals;
+                report.counters.commits += counters.commits;
+                report.counters.diffs += counters.diff_syncs;
+                report.counters.snaps += counters.snapshot_syncs;
+                // A leader serves, whether or not it has clients of its own.
+                if leading.reigns {
+                    mode = Mode::Leader;
+                }
+            }
+        }
+        let learns = matches!(mode, Mode::Follower | Mode::Observer);
+        let timeouts = (lists_sessions && learns).then(|| {
+            self.database.sessions.iter().map(|session| (session.id, session.timeout_ms_stored)).collect()
+        });
+        Standing { mode, ensemble: Some(report.into()), timeouts }
+    }
+
+    fn syncs_waiting(&self) -> u64 {
+        self.queue.iter().filter(|item| matches!(item, super::Item::Sync { .. })).count() as u64
+    }
+}
+
+fn role_of_learner(ensemble: &Ensemble) -> PeerRole {
+    if ensemble.options.observer { PeerRole::Observing } else { PeerRole::Following }
+}

@@ -1,0 +1,444 @@
+//! Members of an ensemble joined in one thread: every message arrives at once, unless a test cuts a link.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::*;
+use crate::config::Membership;
+use crate::node::Serving;
+use crate::node::pipeline::EnsembleOptions;
+use crate::zab::election::ElectionOptions;
+use crate::zab::leader::LeaderOptions;
+use crate::zab::mesh::MeshOptions;
+use crate::zab::quorum::Verifier;
+use crate::zab::{Epochs, PeerConn, PeerEvent, PeerPort};
+
+/// A connection's end.
+type End = (usize, PeerConn);
+
+struct Ensemble {
+    nodes: Vec<World>,
+    up: Vec<bool>,
+    /// Both ends of each connection.
+    links: BTreeMap<End, End>,
+    wires: VecDeque<(End, Wire)>,
+    accepted: u32,
+    cut: BTreeSet<(usize, usize)>,
+    /// Ends of servers that stand still and do not know yet that they are gone.
+    broken: BTreeSet<End>,
+}
+
+enum Wire {
+    Accepted(PeerPort),
+    Connected,
+    Bytes(Vec<u8>),
+    Sent(usize),
+    Closed,
+}
+
+fn membership(voters: usize, observers: usize) -> Membership {
+    let mut text = String::new();
+    for id in 1..=voters + observers {
+        let role = if id > voters { "observer" } else { "participant" };
+        text.push_str(&format!("server.{id}=127.0.0.{id}:2888:3888:{role};127.0.0.{id}:2181\n"));
+    }
+    text.push_str("version=0");
+    Membership::parse(text.as_bytes()).unwrap()
+}
+
+fn options(me: ServerId, membership: Membership) -> EnsembleOptions {
+    let tick = Duration::from_millis(TICK_MS);
+    let verifier = Verifier::of(&membership);
+    EnsembleOptions {
+        me,
+        observer: !membership.is_voter(me),
+        election: ElectionOptions::new(me),
+        mesh: MeshOptions::new(me, tick * 5),
+        leader: LeaderOptions {
+            me,
+            tick,
+            init_limit: 10,
+            sync_limit: 5,
+            voters: verifier.voters(),
+            verifier,
+            config_text: membership.to_text().into(),
+            config_version: membership.version,
+            packet_bytes_max: 2 << 20,
+            learner_queue_bytes_max: 64 << 20,
+            snapshot_syncs_max: 10,
+            diff_syncs_max: 100,
+            epoch_wait_max: None,
+        },
+        membership,
+        tick,
+        init_limit: 10,
+        sync_limit: 5,
+        leader_serves: true,
+        epochs: Epochs::default(),
+        recent_bytes_max: 64 << 20,
+        staged_bytes_max: 64 << 20,
+        hash_seed: 1,
+        tick_ms: TICK_MS as u32,
+    }
+}
+
+impl Ensemble {
+    fn new(voters: usize, observers: usize) -> Ensemble {
+        Ensemble::with(voters, observers, |_| {})
+    }
+
+    fn with(voters: usize, observers: usize, adjust: impl Fn(&mut EnsembleOptions)) -> Ensemble {
+        let nodes = (1..=voters + observers).map(|id| {
+            let mut world = World::with(1, |front, _| front.serving = Serving::No);
+            let id = ServerId(id as u8);
+            let mut options = options(id, membership(voters, observers));
+            adjust(&mut options);
+            world.pipeline = world.pipeline.in_ensemble(options);
+            world
+        });
+        let nodes: Vec<World> = nodes.collect();
+        Ensemble {
+            up: vec![true; nodes.len()],
+            nodes,
+            links: BTreeMap::new(),
+            wires: VecDeque::new(),
+            accepted: 0,
+            cut: BTreeSet::new(),
+            broken: BTreeSet::new(),
+        }
+    }
+
+    /// Everything that is on its way arrives, and whoever can do something does it.
+    fn settle(&mut self) {
+        for _ in 0..100_000 {
+            let mut moved = false;
+            for index in 0..self.nodes.len() {
+                if !self.up[index] {
+                    continue;
+                }
+                moved |= self.nodes[index].turn();
+                for work in std::mem::take(&mut self.nodes[index].peer_work) {
+                    moved = true;
+                    self.execute(index, work);
+                }
+            }
+            while let Some((end, wire)) = self.wires.pop_front() {
+                moved = true;
+                self.deliver(end, wire);
+            }
+            if !moved {
+                return;
+            }
+        }
+        panic!("the ensemble does not come to rest");
+    }
+
+    fn execute(&mut self, from: usize, work: PeerWork) {
+        match work {
+            PeerWork::Dial { conn, port, to, .. } => {
+                let to = usize::from(to.0) - 1;
+                let is_cut = self.cut.contains(&(from, to)) || self.cut.contains(&(to, from));
+                if !self.up[to] || is_cut {
+                    self.wires.push_back(((from, conn), Wire::Closed));
+                    return;
+                }
+                self.accepted += 1;
+                let far = (to, PeerConn(PeerConn::ACCEPTED | self.accepted));
+                self.links.insert((from, conn), far);
+                self.links.insert(far, (from, conn));
+                self.wires.push_back((far, Wire::Accepted(port)));
+                self.wires.push_back(((from, conn), Wire::Connected));
+            }
+            PeerWork::Send { conn, bytes } => {
+                if let Some(&far) = self.links.get(&(from, conn)) {
+                    self.wires.push_back((far, Wire::Bytes(bytes.to_vec())));
+                    self.wires.push_back(((from, conn), Wire::Sent(bytes.len())));
+                }
+            }
+            PeerWork::Close { conn } => {
+                if let Some(far) = self.links.remove(&(from, conn)) {
+                    self.wires.push_back((far, Wire::Closed));
+                }
+            }
+        }
+    }
+
+    fn deliver(&mut self, end: End, wire: Wire) {
+        let (index, conn) = end;
+        if !self.up[index] {
+            if matches!(wire, Wire::Closed) {
+                self.links.remove(&end);
+                self.broken.insert(end);
+            }
+            return;
+        }
+        let node = &mut self.nodes[index];
+        let from = "127.0.0.1:5".parse().unwrap();
+        let event = match &wire {
+            Wire::Accepted(port) => PeerEvent::Accepted { port: *port, from },
+            Wire::Connected => PeerEvent::Connected,
+            Wire::Bytes(bytes) => PeerEvent::Received(bytes),
+            Wire::Sent(count) => PeerEvent::Sent(*count),
+            Wire::Closed => {
+                self.links.remove(&end);
+                PeerEvent::Closed
+            }
+        };
+        node.pipeline.peer(node.now, conn, event);
+    }
+
+    /// Time passes for all of them, in steps of 5 ms.
+    fn pass_ms(&mut self, ms: u64) {
+        for _ in 0..ms.div_ceil(5) {
+            for (index, node) in self.nodes.iter_mut().enumerate() {
+                if self.up[index] {
+                    node.advance_ms(5);
+                }
+            }
+            self.settle();
+        }
+    }
+
+    fn pass_until(&mut self, what: &str, mut done: impl FnMut(&mut Ensemble) -> bool) -> u64 {
+        for step in 0..20_000 {
+            self.settle();
+            if done(self) {
+                return step * 5;
+            }
+            self.pass_ms(5);
+        }
+        for (n, node) in self.nodes.iter().enumerate() {
+            eprintln!(
+                "server {}: {}",
+                n + 1,
+                if self.up[n] { node.pipeline.describe() } else { "down".to_owned() }
+            );
+            for (handle, client) in &node.clients {
+                eprintln!(
+                    "  client {handle:?}: {:?} {:?} closed {}",
+                    client.connected, client.messages, client.closed
+                );
+            }
+        }
+        panic!("{what} does not come");
+    }
+
+    fn serving(&self) -> Vec<usize> {
+        (0..self.nodes.len())
+            .filter(|&n| self.up[n] && self.nodes[n].pipeline.serving() == Serving::Yes)
+            .collect()
+    }
+
+    fn leader(&self) -> Option<usize> {
+        (0..self.nodes.len()).find(|&n| self.up[n] && self.nodes[n].pipeline.leads())
+    }
+
+    /// A whole ensemble that serves.
+    fn started(voters: usize, observers: usize) -> Ensemble {
+        let _ = tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_test_writer().try_init();
+        let mut ensemble = Ensemble::new(voters, observers);
+        ensemble.pass_until("an ensemble that serves", |e| e.serving().len() == voters + observers);
+        ensemble
+    }
+
+    fn kill(&mut self, index: usize) {
+        self.up[index] = false;
+        let ends: Vec<End> = self.links.keys().copied().filter(|end| end.0 == index).collect();
+        for end in ends {
+            self.broken.insert(end);
+            if let Some(far) = self.links.remove(&end) {
+                self.wires.push_back((far, Wire::Closed));
+            }
+        }
+    }
+
+    /// A server that stood still goes on; all its connections are broken.
+    fn start(&mut self, index: usize) {
+        let now = self.nodes.iter().map(|node| node.now).max_by_key(|now| now.instant).unwrap();
+        self.nodes[index].now = now;
+        self.up[index] = true;
+        let conns: Vec<PeerConn> = self.broken.iter().filter(|end| end.0 == index).map(|end| end.1).collect();
+        self.broken.retain(|end| end.0 != index);
+        for conn in conns {
+            self.wires.push_back(((index, conn), Wire::Closed));
+        }
+    }
+
+    fn connect(&mut self, index: usize) -> Handle {
+        let client = self.nodes[index].accept(0);
+        self.nodes[index].shake_hands(client, SessionId::NONE, &[0; 16]);
+        self.pass_until("a session", |e| e.nodes[index].client(client).connected.is_some());
+        assert_ne!(self.nodes[index].client(client).connected.unwrap().session, SessionId::NONE);
+        client
+    }
+
+    fn call(&mut self, index: usize, client: Handle, request: Request<'_>) -> Reply {
+        self.nodes[index].send(client, &[request]);
+        self.pass_until("a reply", |e| !e.nodes[index].client(client).messages.is_empty());
+        match self.nodes[index].client(client).messages.remove(0) {
+            Message::Reply(reply) => reply,
+            other => panic!("a reply should come, not {other:?}"),
+        }
+    }
+
+    /// All that are up have the same tree.
+    fn assert_agree(&mut self) {
+        self.pass_until("agreement", |e| {
+            let digests: BTreeSet<(Zxid, u64)> = (0..e.nodes.len())
+                .filter(|&n| e.up[n])
+                .map(|n| e.nodes[n].pipeline.database())
+                .map(|database| (database.zxid_applied(), database.tree.digest()))
+                .collect();
+            digests.len() == 1
+        });
+    }
+}
+
+#[test]
+fn three_servers_elect_one_and_all_serve() {
+    let mut ensemble = Ensemble::started(3, 0);
+    assert!(ensemble.leader().is_some());
+    let clients: Vec<Handle> = (0..3).map(|n| ensemble.connect(n)).collect();
+    for (n, &client) in clients.iter().enumerate() {
+        let path = format!("/from-{n}");
+        assert_eq!(ensemble.call(n, client, create(&path)).err, ErrorCode::Ok.code());
+        assert_eq!(ensemble.call(n, client, get(&path)).err, ErrorCode::Ok.code());
+        assert_eq!(ensemble.call(n, client, create(&path)).err, ErrorCode::NodeExists.code());
+    }
+    ensemble.assert_agree();
+}
+
+#[test]
+fn observers_follow_without_a_vote() {
+    let mut ensemble = Ensemble::started(3, 2);
+    let client = ensemble.connect(4);
+    assert_eq!(ensemble.call(4, client, create("/a")).err, ErrorCode::Ok.code());
+    ensemble.assert_agree();
+}
+
+#[test]
+fn a_dead_leader_is_replaced_and_nothing_is_lost() {
+    let mut ensemble = Ensemble::started(3, 0);
+    let leader = ensemble.leader().unwrap();
+    let other = (leader + 1) % 3;
+    let client = ensemble.connect(other);
+    assert_eq!(ensemble.call(other, client, create("/kept")).err, ErrorCode::Ok.code());
+    ensemble.kill(leader);
+    let took_ms = ensemble.pass_until("another leader", |e| e.serving().len() == 2 && e.leader().is_some());
+    assert!(took_ms <= 200, "another leader took {took_ms} ms");
+    let client = ensemble.connect(other);
+    assert_eq!(ensemble.call(other, client, get("/kept")).err, ErrorCode::Ok.code());
+    assert_eq!(ensemble.call(other, client, create("/after")).err, ErrorCode::Ok.code());
+}
+
+#[test]
+fn replies_keep_their_order_on_a_follower() {
+    let mut ensemble = Ensemble::started(3, 0);
+    let follower = (ensemble.leader().unwrap() + 1) % 3;
+    let client = ensemble.connect(follower);
+    let requests = [
+        create("/a"),
+        get("/a"),
+        set("/a", b"1"),
+        get("/a"),
+        Request::Sync { path: "/a" },
+        get("/b"),
+        create("/b"),
+    ];
+    ensemble.nodes[follower].send(client, &requests);
+    ensemble.pass_until("all replies", |e| e.nodes[follower].client(client).messages.len() == 7);
+    let errs: Vec<i32> = ensemble.nodes[follower]
+        .messages(client)
+        .into_iter()
+        .map(|message| match message {
+            Message::Reply(reply) => reply.err,
+            other => panic!("a reply should come, not {other:?}"),
+        })
+        .collect();
+    let ok = ErrorCode::Ok.code();
+    assert_eq!(errs, [ok, ok, ok, ok, ok, ErrorCode::NoNode.code(), ok]);
+}
+
+/// A follower whose log is too far behind for what the leader remembers gets the whole state.
+#[test]
+fn a_server_that_comes_late_gets_a_snapshot() {
+    let mut ensemble = Ensemble::with(3, 0, |options| options.recent_bytes_max = 1);
+    ensemble.up[0] = false;
+    ensemble.pass_until("a quorum", |e| e.serving().len() == 2);
+    let client = ensemble.connect(1);
+    for n in 0..20 {
+        assert_eq!(ensemble.call(1, client, create(&format!("/n{n}"))).err, ErrorCode::Ok.code());
+    }
+    ensemble.start(0);
+    ensemble.pass_until("all three", |e| e.serving().len() == 3);
+    ensemble.assert_agree();
+    let client = ensemble.connect(0);
+    assert_eq!(ensemble.call(0, client, get("/n7")).err, ErrorCode::Ok.code());
+    assert_eq!(ensemble.call(0, client, create("/more")).err, ErrorCode::Ok.code());
+    ensemble.assert_agree();
+}
+
+/// What only a minority has logged is cut from its log when the others have gone on without it.
+#[test]
+fn what_no_quorum_has_is_dropped() {
+    let mut ensemble = Ensemble::started(3, 0);
+    let leader = ensemble.leader().unwrap();
+    let others: Vec<usize> = (0..3).filter(|&n| n != leader).collect();
+    let client = ensemble.connect(leader);
+    // The proposal reaches nobody.
+    for &other in &others {
+        ensemble.kill(other);
+    }
+    ensemble.nodes[leader].send(client, &[create("/lost")]);
+    ensemble.nodes[leader].turn();
+    ensemble.nodes[leader].peer_work.clear();
+    let logged = ensemble.nodes[leader].pipeline.describe();
+    ensemble.kill(leader);
+    for &other in &others {
+        ensemble.start(other);
+    }
+    ensemble.pass_until("the others", |e| e.serving().len() == 2);
+    let client = ensemble.connect(others[0]);
+    assert_eq!(ensemble.call(others[0], client, create("/kept")).err, ErrorCode::Ok.code());
+    ensemble.start(leader);
+    ensemble.pass_until(&format!("the old leader, which had {logged},"), |e| e.serving().len() == 3);
+    ensemble.assert_agree();
+    let client = ensemble.connect(leader);
+    assert_eq!(ensemble.call(leader, client, get("/lost")).err, ErrorCode::NoNode.code());
+}
+
+#[test]
+fn a_session_moves_between_servers_and_ends_everywhere() {
+    let mut ensemble = Ensemble::started(3, 0);
+    let client = ensemble.connect(0);
+    assert_eq!(ensemble.call(0, client, ephemeral("/e")).err, ErrorCode::Ok.code());
+    let session = ensemble.nodes[0].client(client).connected.unwrap().session;
+    for to in [1, 2, 0, 1] {
+        let moved = ensemble.nodes[to].accept(0);
+        ensemble.nodes[to].shake_hands(moved, session, &crate::session::password(session));
+        ensemble.pass_until("the session", |e| e.nodes[to].client(moved).connected.is_some());
+        assert_eq!(ensemble.nodes[to].client(moved).connected.unwrap().session, session);
+        assert_eq!(ensemble.call(to, moved, set("/e", b"moved")).err, ErrorCode::Ok.code());
+    }
+    // Nobody speaks for it any more.
+    ensemble.pass_ms(10_000);
+    let client = ensemble.connect(2);
+    assert_eq!(ensemble.call(2, client, get("/e")).err, ErrorCode::NoNode.code());
+    ensemble.assert_agree();
+}
+
+#[test]
+fn a_session_whose_client_only_pings_lives_on_any_server() {
+    let mut ensemble = Ensemble::started(3, 0);
+    let clients: Vec<Handle> = (0..3).map(|n| ensemble.connect(n)).collect();
+    for _ in 0..10 {
+        ensemble.pass_ms(1000);
+        for (n, &client) in clients.iter().enumerate() {
+            assert_eq!(
+                ensemble.call(n, client, get("/")).err,
+                ErrorCode::Ok.code(),
+                "client of server {}",
+                n + 1
+            );
+        }
+    }
+}
