@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::ensemble;
 use super::json::Json;
 use crate::config::Config;
 use crate::metrics::{Latency, Tally};
@@ -190,14 +191,22 @@ pub fn body(command: Command, findings: &Findings<'_>) -> Json {
             members.add("zxid", format!("{:x}", zxid.0));
             members.add("timestamp", seconds);
         }
-        Leader => return failure(command, "server is not initialized"),
+        Leader => match (&report.ensemble, &config.ensemble) {
+            (Some(member), Some(ensemble)) => ensemble::leader(&mut members, report.mode, member, ensemble),
+            _ => return failure(command, "server is not initialized"),
+        },
         Monitor => {
             members.add("version", VERSION);
             members.add("server_state", report.mode.name());
+            for (name, value) in report.ensemble.iter().flat_map(|member| member.head()) {
+                members.add(name, value);
+            }
             metrics(&mut members, facts, report);
         }
         Observers => {
-            members.add("synced_observers", 0);
+            let leader = report.ensemble.as_ref().and_then(|member| member.leader);
+            members.add("synced_observers", leader.map_or(0, |leader| leader.synced_observers));
+            // Which ones they are only their connections know.
             members.add("observers", Json::Array(Vec::new()));
         }
         ServerStats => server_stats(&mut members, facts, report),
@@ -206,7 +215,7 @@ pub fn body(command: Command, findings: &Findings<'_>) -> Json {
             connections(&mut members, &report.connections, true);
         }
         SystemProperties => system_properties(&mut members, facts, config),
-        VotingView => members.add("current_config", Json::Object(Vec::new())),
+        VotingView => members.add("current_config", ensemble::voting_view(config.ensemble.as_ref())),
         WatchSummary => {
             members.add("num_connections", report.watches.connections);
             members.add("num_paths", report.watches.paths() as u64);
@@ -226,10 +235,13 @@ pub fn body(command: Command, findings: &Findings<'_>) -> Json {
             }
             members.add("path_to_session_ids", Json::Object(paths.0));
         }
-        ZabState => {
-            members.add("voting", false);
-            members.add("zabstate", "");
-        }
+        ZabState => match (&report.ensemble, &config.ensemble) {
+            (Some(member), Some(ensemble)) => ensemble::zab_state(&mut members, report, member, ensemble),
+            _ => {
+                members.add("voting", false);
+                members.add("zabstate", "");
+            }
+        },
         ConnectionStatReset | ObserverConnectionStatReset | Restore | Ruok | Snapshot | StatReset => {}
     }
     members.add("command", command.name());
@@ -266,10 +278,10 @@ pub fn links(command_url: &str) -> String {
 
 /// An object in the making.
 #[derive(Default)]
-struct Members(Vec<(String, Json)>);
+pub(super) struct Members(pub(super) Vec<(String, Json)>);
 
 impl Members {
-    fn add(&mut self, name: &str, value: impl Into<Json>) {
+    pub(super) fn add(&mut self, name: &str, value: impl Into<Json>) {
         self.0.push((name.to_owned(), value.into()));
     }
 }
@@ -389,6 +401,14 @@ fn server_stats(members: &mut Members, facts: &ServerFacts, report: &Report) {
     members.add("read_only", report.mode == Mode::ReadOnly);
     members.add("server_stats", Json::Object(stats.0));
     members.add("client_response", sizes);
+    if let Some(leader) = report.ensemble.as_ref().and_then(|member| member.leader) {
+        let proposals = Json::object([
+            ("last_buffer_size", Json::from(leader.proposal_bytes_last)),
+            ("min_buffer_size", Json::from(leader.proposal_bytes_min)),
+            ("max_buffer_size", Json::from(leader.proposal_bytes_max)),
+        ]);
+        members.add("proposal_stats", proposals);
+    }
     members.add("node_count", report.tree.node_count);
 }
 

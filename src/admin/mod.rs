@@ -5,6 +5,7 @@
 //! Source: ZooKeeper `server.admin.Commands`, and transcripts of 3.9.5.
 
 mod command;
+mod ensemble;
 mod json;
 pub mod prometheus;
 

@@ -69,6 +69,8 @@ pub struct EnsembleReport {
     pub membership: String,
     /// Of a leader.
     pub leader: Option<LeaderReport>,
+    /// The leader, while one is known: this server or another.
+    pub leader_id: Option<i64>,
     /// Of an observer: the server it follows. Source: ZooKeeper `ObserverZooKeeperServer#getState`.
     pub observer_master_id: Option<i64>,
     pub counters: QuorumCounters,
@@ -128,6 +130,17 @@ impl EnsembleReport {
             PeerPhase::Broadcast => "broadcast",
         };
         format!("{role} - {phase}")
+    }
+
+    /// The phase alone. Source: ZooKeeper `QuorumPeer.ZabState`, in small letters.
+    pub fn zab_state(&self) -> &'static str {
+        match self.phase {
+            _ if self.role == PeerRole::Looking => "election",
+            PeerPhase::Election => "election",
+            PeerPhase::Discovery => "discovery",
+            PeerPhase::Synchronization(_) => "synchronization",
+            PeerPhase::Broadcast => "broadcast",
+        }
     }
 
     /// What stands behind `server_state`.
