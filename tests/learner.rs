@@ -104,6 +104,7 @@ impl Server {
             zxid_last: Zxid::ZERO,
             config_version: 0,
             snap_wanted: None,
+            has_no_standing: false,
         };
         Server {
             learner: Learner::new(options, start, NOW),

@@ -25,6 +25,10 @@ impl Loader {
         &mut self.database
     }
 
+    pub fn tree_digest(&self) -> u64 {
+        self.database.tree.digest()
+    }
+
     pub fn into_database(self) -> Database {
         self.database
     }

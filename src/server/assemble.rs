@@ -90,6 +90,7 @@ fn assemble(config: &Config, started: StdInstant, audit: Option<Audit>) -> Resul
         hash_seed: seed,
         clock,
         compares: config.nodes.digest_enabled,
+        in_ensemble: config.ensemble.is_some(),
     };
     let mut restorer = Restorer::new(restore);
     let opened = storage::open(&options::storage(config), &mut restorer)?;
@@ -107,6 +108,7 @@ fn assemble(config: &Config, started: StdInstant, audit: Option<Audit>) -> Resul
         first_snapshot_due,
         snapshot_advised,
         epochs,
+        standing,
         ..
     } = opened;
     assert!(database.zxid_applied() == zxid, "recovered to {}, storage says {zxid}", database.zxid_applied());
@@ -146,7 +148,8 @@ fn assemble(config: &Config, started: StdInstant, audit: Option<Audit>) -> Resul
     let writer_options = options::writer(config, random());
     let me = config.ensemble.as_ref().map(|ensemble| ensemble.me);
     let ids = IdSource::new(me.unwrap_or(STANDALONE_ID), wall_ms());
-    let member = config.ensemble.as_ref().map(|ensemble| options::ensemble(config, ensemble, epochs, seed));
+    let member =
+        config.ensemble.as_ref().map(|ensemble| options::ensemble(config, ensemble, epochs, standing, seed));
     let data_directory = config.data_dir.clone();
     super::admin::start(config, &shell, &files, process.clone())
         .and_then(|()| super::metrics::start(config, &shell, process))

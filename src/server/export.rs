@@ -15,6 +15,7 @@ pub fn export(config: &Config, target: Option<&Path>) -> Result<Exported, Storag
         hash_seed: 0,
         clock: Clock::new(),
         compares: config.nodes.digest_enabled,
+        in_ensemble: config.ensemble.is_some(),
     });
     storage::export(&options::storage(config), target, &mut restorer)
 }

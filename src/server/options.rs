@@ -23,7 +23,7 @@ use crate::zab::election::ElectionOptions;
 use crate::zab::leader::LeaderOptions;
 use crate::zab::mesh::MeshOptions;
 use crate::zab::quorum::Verifier;
-use crate::zab::{Epochs, PeerPort};
+use crate::zab::{Epochs, PeerPort, Standing};
 
 /// Connections the kernel keeps for us unless told otherwise: more than any herd that reconnects at once.
 const BACKLOG_DEFAULT: u32 = 4096;
@@ -221,6 +221,7 @@ pub(super) fn ensemble(
     config: &Config,
     ensemble: &Ensemble,
     epochs: Epochs,
+    standing: Standing,
     hash_seed: u64,
 ) -> EnsembleOptions {
     let me = ensemble.me;
@@ -262,6 +263,7 @@ pub(super) fn ensemble(
         sync_limit: ensemble.sync_limit_ticks,
         leader_serves: ensemble.leader_serves,
         epochs,
+        standing,
         recent_bytes_max: RECENT_BYTES_MAX,
         staged_bytes_max: STAGED_BYTES_MAX,
         hash_seed,

@@ -6,9 +6,8 @@ use crate::proto::txn::{DIGEST_VERSION, TxnEntry};
 use crate::proto::{Acl, StatPersisted};
 use crate::request::Database;
 use crate::request::apply::{Fit, Nobody};
-use crate::session::SessionTable;
+use crate::request::load::Loader;
 use crate::snapshot::LoadSink;
-use crate::tree::TreeOptions;
 use crate::types::{Instant, SessionId, Zxid};
 
 /// What a recovered database is made with.
@@ -20,11 +19,13 @@ pub(super) struct RestoreOptions {
     pub(super) clock: Clock,
     /// Digests are kept and compared.
     pub(super) compares: bool,
+    /// The log may hold what another server prepared. That is not taken at its word: only the digests tell whether it fits.
+    pub(super) in_ensemble: bool,
 }
 
 /// A database being recovered.
 pub(super) struct Restorer {
-    database: Database,
+    loader: Loader,
     options: RestoreOptions,
     now: Instant,
     fuzzy_until: Zxid,
@@ -33,38 +34,34 @@ pub(super) struct Restorer {
 impl Restorer {
     pub(super) fn new(options: RestoreOptions) -> Restorer {
         let now = options.clock.now().instant;
-        Restorer { database: fresh(&options), options, now, fuzzy_until: Zxid::ZERO }
+        let loader = Loader::new(options.tick_ms, options.hash_seed, now);
+        Restorer { loader, options, now, fuzzy_until: Zxid::ZERO }
     }
 
-    /// Panics if ephemeral nodes without a session are found in data that is not `imported`: our own log has ended each of
-    /// them by a transaction, so that its digests hold.
-    pub(super) fn into_database(mut self, imported: bool) -> Database {
-        let removed = self.database.end_ephemerals_of_nobody();
-        assert!(removed == 0 || imported, "{removed} ephemeral nodes of no session in our own data");
-        self.database.sessions.restart_clocks(self.options.clock.now().instant);
-        self.database
+    /// Panics if ephemeral nodes without a session are found in data of a server alone that is not `imported`: our own log has
+    /// ended each of them by a transaction, so that its digests hold. In an ensemble the leader ends them (quorum-protocol §9.1, 23).
+    pub(super) fn into_database(self, imported: bool) -> Database {
+        let mut database = self.loader.into_database();
+        if !self.options.in_ensemble {
+            let removed = database.end_ephemerals_of_nobody();
+            assert!(removed == 0 || imported, "{removed} ephemeral nodes of no session in our own data");
+        }
+        database.sessions.restart_clocks(self.options.clock.now().instant);
+        database
     }
-}
-
-fn fresh(options: &RestoreOptions) -> Database {
-    let RestoreOptions { tick_ms, hash_seed, .. } = *options;
-    Database::for_loading(TreeOptions { hash_seed }, SessionTable::new(tick_ms, hash_seed))
 }
 
 impl LoadSink for Restorer {
     fn reset(&mut self) {
-        self.database = fresh(&self.options);
+        self.loader.reset();
     }
 
     fn session(&mut self, session: SessionId, timeout_ms: i32) -> Result<(), String> {
-        self.database.load_session(session, timeout_ms, self.now);
-        Ok(())
+        self.loader.session(session, timeout_ms)
     }
 
     fn acl(&mut self, id: i64, acl: Option<Acl<'_>>) -> Result<(), String> {
-        // A null list allows what an empty one does.
-        let bytes = acl.map_or(&[0u8; 4][..], Acl::bytes);
-        self.database.load_acl(id, bytes).map_err(|error| error.to_string())
+        self.loader.acl(id, acl)
     }
 
     fn node(
@@ -74,13 +71,13 @@ impl LoadSink for Restorer {
         acl: i64,
         stat: &StatPersisted,
     ) -> Result<(), String> {
-        self.database.load_node(path, data, acl, stat).map_err(|error| error.to_string())
+        self.loader.node(path, data, acl, stat)
     }
 }
 
 impl Restore for Restorer {
     fn loaded(&mut self, zxid: Zxid, fuzzy_until: Option<Zxid>) -> Result<(), String> {
-        self.database.finish_load(zxid);
+        self.loader.database().finish_load(zxid);
         self.fuzzy_until = fuzzy_until.unwrap_or(zxid);
         Ok(())
     }
@@ -88,9 +85,9 @@ impl Restore for Restorer {
     fn apply(&mut self, zxid: Zxid, entry: &[u8]) -> Result<DigestCheck, String> {
         let entry = TxnEntry::decode(entry).map_err(|error| error.to_string())?;
         let is_fuzzy = zxid <= self.fuzzy_until;
-        let fit = if is_fuzzy { Fit::Fuzzy } else { Fit::Exact };
-        self.database.apply(&entry, fit, self.now, &mut Nobody);
-        let computed = self.database.tree.digest();
+        let fit = if is_fuzzy || self.options.in_ensemble { Fit::Fuzzy } else { Fit::Exact };
+        self.loader.database().apply(&entry, fit, self.now, &mut Nobody);
+        let computed = self.loader.database().tree.digest();
         Ok(match entry.digest {
             Some(digest) if self.options.compares && !is_fuzzy && digest.version == DIGEST_VERSION => {
                 if digest.tree_digest == computed {
@@ -104,6 +101,6 @@ impl Restore for Restorer {
     }
 
     fn tree_digest(&self) -> Option<u64> {
-        self.options.compares.then(|| self.database.tree.digest())
+        self.options.compares.then(|| self.loader.tree_digest())
     }
 }

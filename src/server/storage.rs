@@ -36,10 +36,10 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+pub use crate::zab::Standing;
 pub use direct::{DirectReader, DirectWriter};
 pub use export::{Exported, export};
 pub use files::{Files, write_atomic};
-pub use member::Standing;
 pub use rebuild::{RebuildError, WentBack};
 pub use snapshots::{Kept, SnapshotFile, SnapshotInfo};
 

@@ -80,6 +80,9 @@ pub struct LearnerStart {
     pub config_version: i64,
     /// Ask a leader of this epoch for a snapshot, as [`LearnerError::refetch`] said.
     pub snap_wanted: Option<Epoch>,
+    /// There is nothing here, and there may have been: what this server says is not to count towards any quorum until it is
+    /// synchronised (S9), and it takes nothing but a whole snapshot.
+    pub has_no_standing: bool,
 }
 
 /// Where a learner is.
@@ -300,7 +303,7 @@ impl Learner {
             State::AcceptedEpoch => {
                 assert!(epochs.accepted == self.epoch, "wrote {epochs:?}, not {:?}", self.epoch);
                 self.epochs = epochs;
-                self.ack_epoch(self.start.zxid_last, Some(epochs.current));
+                self.ack_epoch(self.claim(), Some(epochs.current));
             }
             State::CurrentEpoch => {
                 assert!(epochs.current == self.epoch, "wrote {epochs:?}, not {:?}", self.epoch);

@@ -92,3 +92,14 @@ pub struct Epochs {
     /// That of the leader whose history this server holds.
     pub current: Epoch,
 }
+
+/// How far a server may take part in elections, by what it has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Standing {
+    /// It holds what it has acknowledged, or is alone, or was told to count with nothing: votes.
+    #[default]
+    Full,
+    /// No transaction, never synchronised. Votes only as long as every vote it sees is of an empty server, and not at all
+    /// unless `may_found`, until it was synchronised.
+    Empty { may_found: bool },
+}

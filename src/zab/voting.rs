@@ -25,6 +25,8 @@ pub enum Outcome {
 pub struct Voting {
     election: Election,
     mesh: Mesh,
+    /// A vote has come from a server that has transactions, or has followed a leader.
+    others_have_data: bool,
     heard: Vec<Heard>,
     outputs: Vec<Output>,
     work: Vec<PeerWork>,
@@ -37,6 +39,7 @@ impl Voting {
         Voting {
             election: Election::new(election, membership),
             mesh: Mesh::new(mesh, membership),
+            others_have_data: false,
             heard: Vec::new(),
             outputs: Vec::new(),
             work: Vec::new(),
@@ -50,6 +53,11 @@ impl Voting {
 
     pub fn mesh(&self) -> &Mesh {
         &self.mesh
+    }
+
+    /// Whether the ensemble is known not to be a new one.
+    pub fn others_have_data(&self) -> bool {
+        self.others_have_data
     }
 
     /// See [`Election::look`].
@@ -103,6 +111,8 @@ impl Voting {
                     Heard::Lost(peer) => self.election.lost(now, peer),
                     Heard::Notification { from, notification, membership } => {
                         self.outcomes.extend(membership.map(Outcome::Membership));
+                        self.others_have_data |=
+                            notification.zxid > Zxid::ZERO || notification.peer_epoch > 0;
                         self.election.notification(now, from, &notification);
                     }
                 }

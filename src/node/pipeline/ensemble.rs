@@ -26,12 +26,13 @@ use crate::request::apply::Fit;
 use crate::request::prepare::Preparer;
 use crate::types::{Epoch, Instant, Now, ServerId, SessionId, Zxid};
 use crate::zab::election::ElectionOptions;
+use crate::zab::election::UNTRUSTED;
 use crate::zab::leader::{Leader, LeaderOptions, LeaderStart};
 use crate::zab::learner::Phase;
 use crate::zab::mesh::MeshOptions;
 use crate::zab::recent::Recent;
 use crate::zab::voting::{Outcome, Voting};
-use crate::zab::{Epochs, PeerAddress, PeerConn, PeerEvent, PeerPort, PeerWork, leader};
+use crate::zab::{Epochs, PeerAddress, PeerConn, PeerEvent, PeerPort, PeerWork, Standing, leader};
 
 /// Between two attempts to reach the elected, who may not know of its election yet.
 const DIAL_AGAIN_AFTER: Duration = Duration::from_millis(25);
@@ -62,6 +63,8 @@ pub struct EnsembleOptions {
     pub leader_serves: bool,
     /// As the data directory has them.
     pub epochs: Epochs,
+    /// As the data directory has it, before the first synchronisation.
+    pub standing: Standing,
     /// Bytes of recent entries kept for learners that come back.
     pub recent_bytes_max: usize,
     /// Bytes of a history that may wait for its leader's NEWLEADER.
@@ -129,6 +132,8 @@ pub(super) struct Ensemble {
     pub voting: Voting,
     pub recent: Recent,
     pub epochs: Epochs,
+    /// No longer that of the start once this server was synchronised.
+    standing: Standing,
     pub role: Role,
     peers: BTreeMap<PeerConn, Whose>,
     parked: BTreeMap<PeerConn, Parked>,
@@ -137,6 +142,8 @@ pub(super) struct Ensemble {
     pub leader: Option<ServerId>,
     /// A whole snapshot is to be asked for, if the leader is still that of this epoch.
     snap_wanted: Option<Epoch>,
+    /// Its vote does not count in this election.
+    abstains: bool,
     /// What the last role told its machine to be durable.
     pub durable_told: Zxid,
     /// Answers that clients of a role that ended are owed.
@@ -151,15 +158,25 @@ impl Ensemble {
             voting: Voting::new(options.election.clone(), options.mesh.clone(), &options.membership),
             recent,
             epochs: options.epochs,
+            standing: options.standing,
             role: Role::Settling,
             peers: BTreeMap::new(),
             parked: BTreeMap::new(),
             dial_next: 1,
             leader: None,
             snap_wanted: None,
+            abstains: false,
             durable_told: zxid_last,
             farewells: VecDeque::new(),
             options,
+        }
+    }
+
+    /// Whether what this server had may be lost: it is empty, and others are not, or it was told not to found anything.
+    fn has_no_standing(&self) -> bool {
+        match self.standing {
+            Standing::Full => false,
+            Standing::Empty { may_found } => !may_found || self.voting.others_have_data(),
         }
     }
 
@@ -334,6 +351,10 @@ impl<L: PipelineLink> Pipeline<L> {
                     ensemble.epochs
                 );
                 ensemble.epochs = epochs;
+                if epochs.current.0 > 0 {
+                    // Synchronised, or the first leader of a new ensemble.
+                    ensemble.standing = Standing::Full;
+                }
                 match &mut ensemble.role {
                     Role::Learning(learning) => learning.machine.epochs_written(now, epochs),
                     Role::Leading(leading) => {
@@ -529,6 +550,7 @@ impl<L: PipelineLink> Pipeline<L> {
             ensemble.epochs,
             zxid_last,
             ensemble.snap_wanted.take(),
+            ensemble.has_no_standing(),
             self.options.prepare.entry_bytes_max,
             self.now.instant,
         );
@@ -541,6 +563,7 @@ impl<L: PipelineLink> Pipeline<L> {
         let (durable, is_idle) = (self.zxid_durable, self.log.is_idle());
         let zxid_last = self.log.zxid_appended();
         let Some(ensemble) = self.ensemble.as_deref_mut() else { return false };
+        let has_no_standing = ensemble.has_no_standing();
         match &mut ensemble.role {
             Role::Settling => {
                 // The vote tells what is durable; what is being written is so in a moment.
@@ -554,7 +577,18 @@ impl<L: PipelineLink> Pipeline<L> {
                 tracing::debug!("the log is settled at {zxid_last}");
                 ensemble.role = Role::Looking;
                 ensemble.leader = None;
-                ensemble.voting.look(now, zxid_last, ensemble.epochs.current);
+                ensemble.abstains = has_no_standing;
+                let zxid = if ensemble.abstains { UNTRUSTED } else { zxid_last };
+                ensemble.voting.look(now, zxid, ensemble.epochs.current);
+                true
+            }
+            // An empty server has seen that this is not a new ensemble: its vote is void (S9).
+            Role::Looking if !ensemble.abstains && has_no_standing => {
+                tracing::warn!(
+                    "this server has no data and others have: it does not vote before it is synchronised"
+                );
+                ensemble.abstains = true;
+                ensemble.voting.look(now, UNTRUSTED, ensemble.epochs.current);
                 true
             }
             Role::Looking | Role::Dialling(_) => false,
@@ -662,10 +696,28 @@ impl<L: PipelineLink> Pipeline<L> {
         self.database.sessions.restart_clocks(now);
         self.fit = Fit::Exact;
         tracing::info!("leading epoch {} after {}", epoch.0, self.database.zxid_applied());
-        if options.leader_serves {
+        let serves = options.leader_serves;
+        self.end_sessions_of_nobody();
+        if serves {
             self.serve();
         }
         true
+    }
+
+    /// Ends what a directory of ZooKeeper's may hold: ephemeral nodes of sessions that do not exist. By transactions, as every server
+    /// has them (quorum-protocol §9.1, 23).
+    fn end_sessions_of_nobody(&mut self) {
+        for session in self.database.ephemerals().sessions() {
+            if self.database.sessions.contains(session) {
+                continue;
+            }
+            tracing::warn!(%session, "ending ephemeral nodes of session {session}, which does not exist");
+            self.scratch.clear();
+            let wall_ms = self.now.wall_ms;
+            let zxid = self.preparer.close_session(&self.database, session, 0, wall_ms, &mut self.scratch);
+            let entry = self.log_entry(zxid);
+            self.queue.push_back(Item::Own { zxid, entry });
+        }
     }
 
     /// Clients may come.

@@ -215,6 +215,7 @@ impl Learning {
         epochs: Epochs,
         zxid_last: Zxid,
         snap_wanted: Option<Epoch>,
+        has_no_standing: bool,
         entry_bytes_max: usize,
         now: Instant,
     ) -> Learning {
@@ -227,8 +228,13 @@ impl Learning {
             entry_bytes_max,
             staged_bytes_max: options.staged_bytes_max,
         };
-        let start =
-            LearnerStart { epochs, zxid_last, config_version: options.membership.version, snap_wanted };
+        let start = LearnerStart {
+            epochs,
+            zxid_last,
+            config_version: options.membership.version,
+            snap_wanted,
+            has_no_standing,
+        };
         Learning {
             machine: Learner::new(learner_options, start, now),
             leader,

@@ -25,6 +25,8 @@ struct Ensemble {
     cut: BTreeSet<(usize, usize)>,
     /// Ends of servers that stand still and do not know yet that they are gone.
     broken: BTreeSet<End>,
+    /// A server that begins with nothing.
+    make: Box<dyn Fn(usize) -> World>,
 }
 
 enum Wire {
@@ -74,6 +76,7 @@ fn options(me: ServerId, membership: Membership) -> EnsembleOptions {
         sync_limit: 5,
         leader_serves: true,
         epochs: Epochs::default(),
+        standing: crate::zab::Standing::Empty { may_found: true },
         recent_bytes_max: 64 << 20,
         staged_bytes_max: 64 << 20,
         hash_seed: 1,
@@ -86,16 +89,16 @@ impl Ensemble {
         Ensemble::with(voters, observers, |_| {})
     }
 
-    fn with(voters: usize, observers: usize, adjust: impl Fn(&mut EnsembleOptions)) -> Ensemble {
-        let nodes = (1..=voters + observers).map(|id| {
+    fn with(voters: usize, observers: usize, adjust: impl Fn(&mut EnsembleOptions) + 'static) -> Ensemble {
+        let make = move |id: usize| {
             let mut world = World::with(1, |front, _| front.serving = Serving::No);
             let id = ServerId(id as u8);
             let mut options = options(id, membership(voters, observers));
             adjust(&mut options);
             world.pipeline = world.pipeline.in_ensemble(options);
             world
-        });
-        let nodes: Vec<World> = nodes.collect();
+        };
+        let nodes: Vec<World> = (1..=voters + observers).map(&make).collect();
         Ensemble {
             up: vec![true; nodes.len()],
             nodes,
@@ -104,6 +107,7 @@ impl Ensemble {
             accepted: 0,
             cut: BTreeSet::new(),
             broken: BTreeSet::new(),
+            make: Box::new(make),
         }
     }
 
@@ -249,6 +253,12 @@ impl Ensemble {
                 self.wires.push_back((far, Wire::Closed));
             }
         }
+    }
+
+    /// A server that is down comes back with nothing.
+    fn wipe(&mut self, index: usize) {
+        self.broken.retain(|end| end.0 != index);
+        self.nodes[index] = (self.make)(index + 1);
     }
 
     /// A server that stood still goes on; all its connections are broken.
@@ -441,4 +451,28 @@ fn a_session_whose_client_only_pings_lives_on_any_server() {
             );
         }
     }
+}
+
+/// A server whose data is gone does not help to elect one that lacks what it had acknowledged (S9).
+#[test]
+fn a_wiped_server_does_not_vote() {
+    let mut ensemble = Ensemble::started(3, 0);
+    let leader = ensemble.leader().unwrap();
+    let (wiped, behind) = ((leader + 1) % 3, (leader + 2) % 3);
+    ensemble.kill(behind);
+    ensemble.pass_until("two", |e| e.serving().len() == 2);
+    let client = ensemble.connect(leader);
+    assert_eq!(ensemble.call(leader, client, create("/acknowledged")).err, ErrorCode::Ok.code());
+    ensemble.kill(leader);
+    ensemble.kill(wiped);
+    ensemble.wipe(wiped);
+    ensemble.start(behind);
+    ensemble.start(wiped);
+    ensemble.pass_ms(30_000);
+    assert_eq!(ensemble.serving(), [] as [usize; 0]);
+    ensemble.start(leader);
+    ensemble.pass_until("all three", |e| e.serving().len() == 3);
+    let client = ensemble.connect(wiped);
+    assert_eq!(ensemble.call(wiped, client, get("/acknowledged")).err, ErrorCode::Ok.code());
+    ensemble.assert_agree();
 }

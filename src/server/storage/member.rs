@@ -31,7 +31,7 @@ use std::path::{Path, PathBuf};
 use crate::server::storage::files::{self, Files, INITIALIZE, read_side_file, write_atomic};
 use crate::server::storage::{StorageError, StorageOptions};
 use crate::types::{Epoch, ServerId, Zxid};
-use crate::zab::Epochs;
+use crate::zab::{Epochs, Standing};
 
 pub(super) const EPOCHS: &str = "epochs";
 pub(super) const MEMBER: &str = "member";
@@ -41,16 +41,6 @@ const CURRENT_EPOCH: &str = "currentEpoch";
 
 const ADVICE_EPOCHS: &str = "Nothing was changed. Restore the data directory from a backup, or move it away so that this \
                              server is synchronised by the others";
-
-/// How far this server may take part in elections.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Standing {
-    /// It holds what it has acknowledged, or is alone, or was told to count with nothing: votes.
-    Full,
-    /// No transaction, never synchronised. Votes only as long as every vote it sees is of an empty server, and not at all
-    /// unless `may_found`, until it was synchronised.
-    Empty { may_found: bool },
-}
 
 /// What the file `member` says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::history::History;
 use super::{Fault, Held, Learner, NODE_EXTRA_BYTES, Output, State, Sync, malformed, unexpected};
 use crate::jute::Reader;
-use crate::proto::quorum::{PROTOCOL_VERSION, QuorumPacket, SNAPSHOT_SIGNATURE, kind};
+use crate::proto::quorum::{NO_ZXID, PROTOCOL_VERSION, QuorumPacket, SNAPSHOT_SIGNATURE, kind};
 use crate::snapshot::{BodyReader, LoadSink};
 use crate::types::{Epoch, Zxid};
 use crate::zab::Epochs;
@@ -36,8 +36,13 @@ impl Learner {
         // Promised before, maybe in a quorum that has been counted: not to be counted again. Only then may less be claimed than
         // is here, so that no leader wins by the claim.
         let wants_snapshot = self.start.snap_wanted == Some(epoch);
-        self.ack_epoch(if wants_snapshot { Zxid::ZERO } else { self.start.zxid_last }, None);
+        self.ack_epoch(if wants_snapshot { Zxid::ZERO } else { self.claim() }, None);
         Ok(())
+    }
+
+    /// How far this server says its history goes; -1 is a server without proof of any, which no leader counts.
+    pub(super) fn claim(&self) -> Zxid {
+        if self.start.has_no_standing { NO_ZXID } else { self.start.zxid_last }
     }
 
     /// Tells the leader what is here. It answers with what is missing.

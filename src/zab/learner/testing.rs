@@ -31,6 +31,7 @@ pub(super) fn start(accepted: u32, current: u32, zxid_last: i64) -> LearnerStart
         zxid_last: Zxid(zxid_last),
         config_version: 0,
         snap_wanted: None,
+        has_no_standing: false,
     }
 }
 
