@@ -17,6 +17,8 @@ pub mod config;
 #[forbid(unsafe_code)]
 pub mod words;
 #[forbid(unsafe_code)]
+pub mod admin;
+#[forbid(unsafe_code)]
 pub mod client;
 pub mod tree;
 #[forbid(unsafe_code)]

@@ -13,6 +13,8 @@ use super::{EXIT_FAILED, ServerArguments, probe, process};
 const START_WAIT: Duration = Duration::from_secs(30);
 /// How long `stop` waits: the server drains within a second unless the disk is slow.
 const STOP_WAIT: Duration = Duration::from_secs(30);
+/// The same for a server that leaves a snapshot when it stops; a little longer than it takes that time itself.
+const STOP_WITH_SNAPSHOT_WAIT: Duration = Duration::from_secs(610);
 /// Between two looks at a server that starts.
 const PROBE_PAUSE: Duration = Duration::from_millis(10);
 const PROBE_PATIENCE: Duration = Duration::from_secs(1);
@@ -163,9 +165,11 @@ pub fn stop(gathered: &Gathered) -> ExitCode {
     }
     match process::read_pid(file) {
         Some(pid) if process::is_ours(pid) => {
-            if !process::terminate(pid, STOP_WAIT) {
+            let leaves_snapshot = gathered.config.storage.snapshot_on_stop;
+            let wait = if leaves_snapshot { STOP_WITH_SNAPSHOT_WAIT } else { STOP_WAIT };
+            if !process::terminate(pid, wait) {
                 println!("FAILED TO STOP");
-                eprintln!("process {} still runs after {} s", pid.as_raw_nonzero(), STOP_WAIT.as_secs());
+                eprintln!("process {} still runs after {} s", pid.as_raw_nonzero(), wait.as_secs());
                 return failed();
             }
         }

@@ -72,6 +72,7 @@ pub fn gather(
         .map_or_else(|| config.data_dir.join("zookeeper_server.pid"), |path| absolute(path.into()));
     let log_dir =
         environment("ZOO_LOG_DIR").map_or_else(|| config.data_dir.clone(), |path| absolute(path.into()));
+    config.audit_beside(&log_dir);
     let log_name = environment("ZOO_LOG_FILE").unwrap_or_else(|| {
         let user =
             environment("USER").or_else(|| environment("LOGNAME")).unwrap_or_else(|| "ringkeeper".into());

@@ -146,9 +146,9 @@ fn build(
             enforce_quota: values.flag("enforceQuota"),
             skip_acl,
         },
-        auth: auth(values, notices)?,
+        auth: auth(values, read, notices)?,
         admin: Admin {
-            enabled: values.is_given("admin.enableServer").then(|| values.flag("admin.enableServer")),
+            enabled: !values.raw("admin.enableServer").eq_ignore_ascii_case("false"),
             address: ListenAddress::new(
                 values.text("admin.serverAddress").unwrap_or_default(),
                 values.number("admin.serverPort"),
@@ -157,13 +157,19 @@ fn build(
             idle_timeout_ms: values.number("admin.idleTimeout"),
             rate_limiter_interval_ms: values.number("admin.rateLimiterIntervalInMS"),
             snapshot_enabled: values.flag("admin.snapshot.enabled"),
-            restore_enabled: values.flag("admin.restore.enabled"),
             port_unification: values.flag("admin.portUnification"),
             force_https: values.flag("admin.forceHttps"),
             need_client_auth: values.flag("admin.needClientAuth"),
         },
-        metrics_provider: metrics_provider(values, notices),
-        audit_enabled: values.flag("audit.enable"),
+        metrics_provider: metrics_provider(values)?,
+        audit_file: values
+            .flag("audit.enable")
+            .then(|| PathBuf::from(values.text("ringkeeper.audit.file").unwrap_or_default())),
+        initial_text: match &sources.start {
+            Start::File { text, .. } => redact::text(text),
+            Start::Defaults | Start::Words(_) => String::new(),
+        },
+        properties: values.properties(),
         cores: match Cores::parse(values.text("ringkeeper.cores").unwrap_or("all")) {
             Ok(cores) => cores,
             Err(expected) => return Err(values.wrong("ringkeeper.cores", expected)),
@@ -221,6 +227,7 @@ fn storage(values: &Values, notices: &mut Vec<Notice>) -> Storage {
         serialize_last_processed_zxid: values.flag("serializeLastProcessedZxid.enabled"),
         snap_retain_count,
         purge_interval_ms,
+        snapshot_on_stop: values.flag("ringkeeper.snapshotOnStop"),
         log_writes_in_flight: values.number("ringkeeper.log.inflight"),
         log_write: match values.choice("ringkeeper.log.write") {
             "direct" => LogWriteMode::Direct,
@@ -230,7 +237,7 @@ fn storage(values: &Values, notices: &mut Vec<Notice>) -> Storage {
     }
 }
 
-fn auth(values: &Values, notices: &mut Vec<Notice>) -> Result<Auth, ConfigError> {
+fn auth(values: &Values, read: &mut ReadFile<'_>, notices: &mut Vec<Notice>) -> Result<Auth, ConfigError> {
     let mut providers = Vec::new();
     for (key, written) in values.family("authProvider.") {
         let class = written.value.rsplit('.').next().unwrap_or_default();
@@ -278,42 +285,98 @@ fn auth(values: &Values, notices: &mut Vec<Notice>) -> Result<Auth, ConfigError>
         ensemble_names: providers.contains(&AuthProvider::Ensemble).then(|| values.list("ensembleAuthName")),
         enforced_schemes,
         session_require_client_sasl_auth: values.flag("sessionRequireClientSASLAuth"),
+        sasl_users: sasl_users(values, read, notices)?,
         allow_sasl_failed_clients: values.flag("allowSaslFailedClients"),
         let_any_sasl_user_do_x: values.text("letAnySaslUserDoX").map(str::to_owned),
         providers,
     })
 }
 
-fn metrics_provider(values: &Values, notices: &mut Vec<Notice>) -> MetricsProvider {
+/// Who may come by SASL. Source: ZooKeeper `ServerCnxnFactory#configureSaslLogin`, `#getDigestMd5Credentials`.
+fn sasl_users(
+    values: &Values,
+    read: &mut ReadFile<'_>,
+    notices: &mut Vec<Notice>,
+) -> Result<Option<BTreeMap<String, Secret>>, ConfigError> {
+    let key = "java.security.auth.login.config";
+    let name = values.text("sasl.serverconfig").unwrap_or_default();
+    let Some(path) = values.text(key) else {
+        if name != "Server" {
+            return Err(
+                values.wrong("sasl.serverconfig", format!("a file with that section: {key} names none"))
+            );
+        }
+        return Ok(None);
+    };
+    // A URL is allowed there, too.
+    let path = path.strip_prefix("file:").unwrap_or(path);
+    let text = match read(Path::new(path)) {
+        Ok(Some(bytes)) => String::from_utf8_lossy(&bytes).into_owned(),
+        Ok(None) => return Err(values.wrong(key, format!("a file; there is no {path}"))),
+        Err(reason) => return Err(ConfigError::Read { file: path.to_owned(), reason }),
+    };
+    let at = |line| Origin::Line { file: path.to_owned(), line };
+    let sections = jaas::parse(&text).map_err(|bad| ConfigError::Contradiction {
+        origin: at(bad.line),
+        reason: format!("expected {}", bad.expected),
+    })?;
+    let Some(section) = sections.into_iter().find(|section| section.name == name) else {
+        // It may be there for the quorum alone.
+        if name != "Server" {
+            return Err(values.wrong("sasl.serverconfig", format!("a section of {path}")));
+        }
+        return Ok(None);
+    };
+    let mut users = BTreeMap::new();
+    for module in section.modules {
+        if module.class.rsplit('.').next() != Some("DigestLoginModule") {
+            let kerberos = module.class.ends_with("Krb5LoginModule");
+            let why = "Kerberos (GSSAPI) is not available in this release; use DigestLoginModule";
+            return Err(ConfigError::Unsupported {
+                origin: at(module.line),
+                key: section.name,
+                value: module.class,
+                reason: if kerberos { why } else { "only DigestLoginModule is known" }.to_owned(),
+            });
+        }
+        let user =
+            |(name, password): (String, Secret)| Some((name.strip_prefix("user_")?.to_owned(), password));
+        users.extend(module.options.into_iter().filter_map(user));
+    }
+    if let (Some(password), Some(known)) =
+        (values.text("SASLAuthenticationProvider.superPassword"), users.get_mut("super"))
+    {
+        *known = Secret(password.to_owned());
+    }
+    // ZooKeeper 3.9 has it on unless told otherwise, and DIGEST-MD5 off with it; here it is as it is written.
+    if values.flag("fips-mode") {
+        notices.push(Notice::FipsMode);
+        users.clear();
+    }
+    Ok(Some(users))
+}
+
+/// Source: ZooKeeper `MetricsProviderBootstrap#startMetricsProvider`, for which an unknown class is fatal, too.
+fn metrics_provider(values: &Values) -> Result<MetricsProvider, ConfigError> {
     let key = "metricsProvider.className";
     let written = values.text(key).unwrap_or("DefaultMetricsProvider");
     let class = match written.rsplit('.').next().unwrap_or_default() {
         "DefaultMetricsProvider" => MetricsClass::Default,
         "NullMetricsProvider" => MetricsClass::Null,
-        "PrometheusMetricsProvider" => {
-            notices.push(Notice::NotAvailable {
-                names: vec![format!("{key}={written} (mntr serves the metrics)")],
-            });
-            MetricsClass::Prometheus
-        }
+        "PrometheusMetricsProvider" => MetricsClass::Prometheus,
         _ => {
-            notices.push(Notice::UnknownClass {
-                origin: values.origin(key),
-                key: key.to_owned(),
-                class: written.to_owned(),
-                consequence: "mntr serves the metrics",
-            });
-            MetricsClass::Default
+            let expected = "DefaultMetricsProvider, NullMetricsProvider or PrometheusMetricsProvider";
+            return Err(values.wrong(key, expected.into()));
         }
     };
-    MetricsProvider {
+    Ok(MetricsProvider {
         class,
         http_address: ListenAddress::new(
             values.text("metricsProvider.httpHost").unwrap_or_default(),
             values.number("metricsProvider.httpPort"),
         ),
         export_jvm_info: values.flag("metricsProvider.exportJvmInfo"),
-    }
+    })
 }
 
 /// The number in `<dataDir>/myid`, where that file is: a first line of decimal digits from 1 to 255.
@@ -441,6 +504,20 @@ impl Values {
                 expected: key.expected(),
             });
         }
+    }
+
+    /// What was written and ZooKeeper would have as system properties, without secrets.
+    fn properties(&self) -> Vec<(String, String)> {
+        let named = |(name, written): (&String, &Written)| {
+            let property = match keys::find(name)?.given {
+                keys::Given::File => return None,
+                keys::Given::Prefixed => format!("zookeeper.{name}"),
+                keys::Given::Bare => name.clone(),
+            };
+            let value = if redact::is_secret(name) { redact::REDACTED } else { &written.value };
+            Some((property, value.to_owned()))
+        };
+        self.values.iter().filter_map(named).collect()
     }
 
     fn wrong(&self, name: &str, expected: String) -> ConfigError {

@@ -102,6 +102,8 @@ pub enum Notice {
     UnknownClass { origin: Origin, key: String, class: String, consequence: &'static str },
     #[error("forceSync=no: writes are acknowledged before they are on disk and may be lost with the power")]
     ForceSyncOff,
+    #[error("fips-mode=true: DIGEST-MD5 is off, so every SASL exchange with a client fails")]
+    FipsMode,
     #[error("skipACL=yes: every client may do everything")]
     AclOff,
 }

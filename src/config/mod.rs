@@ -8,12 +8,15 @@
 mod build;
 mod cores;
 mod error;
+pub mod jaas;
 pub mod keys;
 mod members;
 pub mod membership;
 pub mod properties;
+mod redact;
 mod sources;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -90,8 +93,13 @@ pub struct Config {
     pub auth: Auth,
     pub admin: Admin,
     pub metrics_provider: MetricsProvider,
-    /// `audit.enable`, default off.
-    pub audit_enabled: bool,
+    /// Where the audit log goes, with `audit.enable=true`; `None`: there is none, the default.
+    /// `ringkeeper.audit.file`, default `zookeeper_audit.log`, in `ZOO_LOG_DIR` or else `dataDir`: [`Config::audit_beside`].
+    pub audit_file: Option<PathBuf>,
+    /// The file's text, without secrets; empty where there is none.
+    pub initial_text: String,
+    /// What was written, by the names of ZooKeeper's system properties, without secrets.
+    pub properties: Vec<(String, String)>,
 
     /// `ringkeeper.cores`: a count (`2`), a list (`0,2-3`), or `all`, the default.
     pub cores: Cores,
@@ -104,6 +112,13 @@ pub struct Config {
     pub log_format: LogFormat,
     /// `ringkeeper.log.level`: `error`, `warn`, `info` (default), `debug` or `trace`.
     pub log_level: &'static str,
+}
+
+impl Config {
+    /// Puts the audit log, where there is one, into the directory of the logs: a relative name is meant there.
+    pub fn audit_beside(&mut self, log_dir: &Path) {
+        self.audit_file = self.audit_file.take().map(|file| log_dir.join(file));
+    }
 }
 
 /// What a server knows of the ensemble it belongs to. Checked: this server is one of the members, there is a participant, no address
@@ -199,6 +214,8 @@ pub struct Storage {
     pub snap_retain_count: Option<u32>,
     /// `autopurge.purgeInterval`; `None` (0) is the default. Retention does not wait for it.
     pub purge_interval_ms: Option<u64>,
+    /// `ringkeeper.snapshotOnStop`: an orderly stop leaves a snapshot of everything. Default no.
+    pub snapshot_on_stop: bool,
     /// `ringkeeper.log.inflight`: log writes on their way to the device at once, 1 (default) or 2.
     pub log_writes_in_flight: u8,
     /// `ringkeeper.log.write`: `auto` (default), `direct` (refuse to run without O_DIRECT) or `buffered`.
@@ -286,6 +303,10 @@ pub struct Auth {
     pub enforced_schemes: Option<Vec<String>>,
     /// `sessionRequireClientSASLAuth`, default no: as if `sasl` were enforced.
     pub session_require_client_sasl_auth: bool,
+    /// Users of DIGEST-MD5 with their passwords: the `user_<name>` options of the `DigestLoginModule` in section
+    /// `sasl.serverconfig` (default `Server`) of the file `java.security.auth.login.config` names. `None`: no SASL.
+    /// That of `super`, if it is there, is `SASLAuthenticationProvider.superPassword` where given.
+    pub sasl_users: Option<BTreeMap<String, Secret>>,
     /// `allowSaslFailedClients`, default no.
     pub allow_sasl_failed_clients: bool,
     /// `letAnySaslUserDoX`.
@@ -307,8 +328,8 @@ pub enum AuthProvider {
 /// `admin.*`: the HTTP server for operators.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admin {
-    /// `admin.enableServer`; `None` where the key is absent, which starts nothing here.
-    pub enabled: Option<bool>,
+    /// `admin.enableServer`: anything but `false` starts it, as nothing does.
+    pub enabled: bool,
     /// `admin.serverAddress` and `admin.serverPort`, default every address, 8080.
     pub address: ListenAddress,
     /// `admin.commandURL`, default `/commands`.
@@ -317,9 +338,8 @@ pub struct Admin {
     pub idle_timeout_ms: u32,
     /// `admin.rateLimiterIntervalInMS`, default 300000.
     pub rate_limiter_interval_ms: u64,
-    /// `admin.snapshot.enabled`, `admin.restore.enabled`, default yes.
+    /// `admin.snapshot.enabled`, default no: whoever passes the root's list takes all data away (ZooKeeper: yes).
     pub snapshot_enabled: bool,
-    pub restore_enabled: bool,
     /// `admin.portUnification`, `admin.forceHttps`, `admin.needClientAuth`, default no.
     pub port_unification: bool,
     pub force_https: bool,

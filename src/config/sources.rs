@@ -177,9 +177,15 @@ pub(super) fn given_twice(origin: &Origin, key: &str, line_before: u32) -> Confi
 
 /// What `ringkeeper serve` alone means.
 fn built_in() -> Vec<Entry> {
-    [("clientPort", "2181"), ("clientPortAddress", "127.0.0.1"), ("dataDir", "./data"), ("tickTime", "2000")]
-        .map(|(key, value)| Entry { key: key.into(), value: value.into(), origin: Origin::Default })
-        .into()
+    [
+        ("clientPort", "2181"),
+        ("clientPortAddress", "127.0.0.1"),
+        ("admin.serverAddress", "127.0.0.1"),
+        ("dataDir", "./data"),
+        ("tickTime", "2000"),
+    ]
+    .map(|(key, value)| Entry { key: key.into(), value: value.into(), origin: Origin::Default })
+    .into()
 }
 
 fn of_file(name: &str, text: &[u8]) -> Result<Vec<Entry>, ConfigError> {

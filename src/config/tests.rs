@@ -83,7 +83,7 @@ fn defaults_are_zookeepers() {
     assert_eq!(config.connection_throttle.freeze_time_ms, None);
     assert_eq!(config.sessionless_timeout_ms, 10_000);
     assert_eq!(config.client_backlog, None);
-    assert_eq!(config.admin.enabled, None);
+    assert!(config.admin.enabled && !config.admin.snapshot_enabled);
     assert_eq!(config.cores, Cores::All);
     assert_eq!(config.io, IoDriver::Auto);
     assert_eq!(config.spin_us, None);
@@ -158,6 +158,11 @@ fn wrong_values_name_file_line_key_value_and_what_was_expected() {
             "autopurge.purgeInterval=1w: expected whole hours, or a number with the suffix ms, s, m, h or d",
         ),
         ("server.1=h:1", "server.1=h:1: expected host:quorumPort:electionPort[:participant|observer]"),
+        (
+            "metricsProvider.className=a.b.C",
+            "metricsProvider.className=a.b.C: expected DefaultMetricsProvider, NullMetricsProvider or \
+             PrometheusMetricsProvider",
+        ),
         (
             "ringkeeper.log.inflight=3",
             "ringkeeper.log.inflight=3: expected a whole number from 1 to 2 (log writes)",
@@ -238,16 +243,16 @@ fn no_client_port_is_no_listener() {
 #[test]
 fn each_kind_of_useless_key_is_one_notice() {
     let all = notices(
-        "foo=1\nbar.baz=2\nnio.numWorkerThreads=1\nfips-mode=true\ncnxTimeout=3\ntcpKeepAlive=true\naudit.enable=true\n\
-         admin.enableServer=true\nadmin.serverPort=8080\nssl.keyStore.location=/k",
+        "foo=1\nbar.baz=2\nnio.numWorkerThreads=1\ncnxTimeout=3\ntcpKeepAlive=true\naudit.enable=true\n\
+         admin.restore.enabled=true\nadmin.serverPort=8080\nssl.keyStore.location=/k",
     );
     assert_eq!(
         all,
         [
             "unknown keys, ignored: foo, bar.baz",
-            "keys accepted, without effect in ringkeeper: fips-mode, nio.numWorkerThreads",
+            "keys accepted, without effect in ringkeeper: nio.numWorkerThreads",
             "keys of ensembles, without effect on a standalone server: cnxTimeout, tcpKeepAlive",
-            "keys of features this release does not have, ignored: admin.enableServer, audit.enable, ssl.keyStore.location",
+            "keys of features this release does not have, ignored: admin.restore.enabled, ssl.keyStore.location",
         ]
     );
     assert!(notices("admin.enableServer=false\naudit.enable=false").is_empty());
@@ -269,8 +274,7 @@ fn odd_values_that_zookeeper_takes_are_told() {
         ["conf/zoo.cfg:3: autopurge.snapRetainCount=1 is too small, 3 is used"]
     );
     assert!(notices("authProvider.key=com.example.Mine")[0].contains("authentication with its scheme fails"));
-    assert!(notices("metricsProvider.className=a.b.C")[0].contains("mntr serves the metrics"));
-    assert!(notices("metricsProvider.className=a.PrometheusMetricsProvider")[0].contains("does not have"));
+    assert!(notices("metricsProvider.className=a.PrometheusMetricsProvider").is_empty());
 }
 
 #[test]
@@ -373,6 +377,53 @@ fn any_mixture_of_keys_and_values_loads_or_is_refused() {
     assert!(loaded > 1000);
 }
 
+/// Loads a configuration that names this login configuration.
+fn with_jaas(lines: &str, jaas: &'static str) -> Result<Loaded, ConfigError> {
+    let text = format!("dataDir=/d\njava.security.auth.login.config=/jaas\n{lines}\n");
+    load(&sources(&text), &mut |path: &Path| {
+        Ok((path == Path::new("/jaas")).then(|| jaas.as_bytes().to_vec()))
+    })
+}
+
+#[test]
+fn users_of_sasl_come_from_the_login_configuration() {
+    const JAAS: &str = "QuorumServer { x.DigestLoginModule required user_q=\"q\"; };\n\
+                        Server { x.DigestLoginModule required user_super=\"a\" user_bob=\"b\" other=\"c\"; };";
+    let users = |lines: &str| {
+        let users = with_jaas(lines, JAAS).unwrap().config.auth.sasl_users?;
+        Some(users.into_iter().map(|(user, password)| format!("{user}={}", password.0)).collect::<Vec<_>>())
+    };
+    assert_eq!(users("").unwrap(), ["bob=b", "super=a"]);
+    assert_eq!(users("sasl.serverconfig=QuorumServer").unwrap(), ["q=q"]);
+    assert_eq!(users("SASLAuthenticationProvider.superPassword=s").unwrap(), ["bob=b", "super=s"]);
+    assert_eq!(users("fips-mode=false").unwrap().len(), 2);
+    assert!(users("fips-mode=true").unwrap().is_empty());
+    // A file that is there for the quorum alone.
+    assert_eq!(with_jaas("", "QuorumServer { x.Y required; };").unwrap().config.auth.sasl_users, None);
+    assert_eq!(with("").auth.sasl_users, None);
+}
+
+#[test]
+fn a_login_configuration_that_cannot_be_used_is_named() {
+    let error = |lines: &str, jaas| with_jaas(lines, jaas).unwrap_err().to_string();
+    assert_eq!(
+        error("", "Server {\n x.DigestLoginModule user_a=b;\n};"),
+        "/jaas:2: expected required, requisite, sufficient or optional"
+    );
+    assert_eq!(
+        error("", "Server {\n com.sun.security.auth.module.Krb5LoginModule required;\n};"),
+        "/jaas:2: Server=com.sun.security.auth.module.Krb5LoginModule: Kerberos (GSSAPI) is not available in this \
+         release; use DigestLoginModule"
+    );
+    assert_eq!(
+        error("sasl.serverconfig=Other", "Server { x.DigestLoginModule required; };"),
+        "conf/zoo.cfg:3: sasl.serverconfig=Other: expected a section of /jaas"
+    );
+    assert_eq!(
+        error("java.security.auth.login.config=/none", ""),
+        "conf/zoo.cfg:3: java.security.auth.login.config=/none: expected a file; there is no /none"
+    );
+}
 const THREE: &str =
     "server.1=a:2888:3888\nserver.2=b:2888:3888\nserver.3=c:2888:3888\ninitLimit=10\nsyncLimit=5\n";
 

@@ -1,8 +1,8 @@
-//! What the housekeeper knows of the machine, for whoever reports it.
+//! What threads beside the data path know, for whoever reports it.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Written by the housekeeper about once a second, read by anyone. Each value stands alone, so relaxed order does.
+/// Written beside the data path, the gauges about once a second; read by anyone. Each value stands alone, so relaxed order does.
 #[derive(Debug, Default)]
 pub struct ProcessGauges {
     pub open_file_descriptors: Shared,
@@ -13,6 +13,9 @@ pub struct ProcessGauges {
     pub resident_bytes: Shared,
     /// Bytes the process may use: the control group's limit, or the machine's memory.
     pub memory_limit_bytes: Shared,
+    /// Counted by the admin server: snapshots refused for coming too soon, connections that are not TLS.
+    pub snapshots_rate_limited: Shared,
+    pub insecure_admin_connections: Shared,
 }
 
 /// One number that threads share.
@@ -22,6 +25,10 @@ pub struct Shared(AtomicU64);
 impl Shared {
     pub fn set(&self, value: u64) {
         self.0.store(value, Relaxed);
+    }
+
+    pub fn add(&self, more: u64) {
+        self.0.fetch_add(more, Relaxed);
     }
 
     pub fn get(&self) -> u64 {

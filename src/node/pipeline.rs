@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
+use crate::admin::{Ask, Told};
 use crate::jute::{put_buffer, put_i32, put_string};
 use crate::node::ConnId;
 use crate::node::limits::BytesShare;
@@ -22,6 +23,7 @@ use crate::proto::client::{MultiHeader, OpCode};
 use crate::proto::txn::{DIGEST_VERSION, TxnDigest, TxnEntry, kind};
 use crate::request::Database;
 use crate::request::apply::Fit;
+use crate::request::audit::{AuditLine, Audited};
 use crate::request::prepare::{PrepareOptions, Prepared, Preparer, Write};
 use crate::request::read::{self, Asker};
 use crate::session::{Heard, IdSource, Owner};
@@ -31,10 +33,12 @@ use crate::types::{Instant, Now, SessionId, Zxid};
 use crate::zab::PeerWork;
 use crate::zab::leader::ProofId;
 
+mod audit;
 mod ensemble;
 mod feed;
 mod leading;
 mod learning;
+mod questions;
 mod reporter;
 mod snapshots;
 mod standing;
@@ -45,9 +49,10 @@ mod throttle;
 use ensemble::Ensemble;
 pub use ensemble::EnsembleOptions;
 use learning::{Claimed, Install};
+use questions::Questions;
 use reporter::Reporter;
 use snapshots::{Ended, Snapshots};
-use surveys::Surveys;
+use surveys::{Asker as SurveyAsker, Surveys};
 use sweep::Sweep;
 use throttle::{ConnectionThrottle, Next, RequestThrottle};
 pub use throttle::{ConnectionThrottleOptions, RequestThrottleOptions};
@@ -92,6 +97,10 @@ pub struct PipelineOptions {
     pub startup: Startup,
     /// `fsync.warningthresholdms`: a log write that takes longer is told and counted.
     pub slow_write: Duration,
+    /// `ringkeeper.snapshotOnStop`: [`Output::Stopped`] comes after a snapshot of everything.
+    pub snapshot_on_stop: bool,
+    /// Who runs the server, where `audit.enable` is on; `None`: nothing is audited.
+    pub audit_user: Option<String>,
 }
 
 /// What the recovery before the start took.
@@ -113,6 +122,8 @@ pub enum Input {
     },
     SegmentReady(SegmentId),
     Snapshot(SnapshotEvent),
+    /// The admin server wants to know something, or a snapshot.
+    Ask(Ask),
     /// Answers [`Output::Storage`].
     Storage(StorageEvent),
     /// Finish what is proposed and say [`Output::Stopped`].
@@ -126,6 +137,10 @@ pub enum Output {
     Write(LogWrite),
     Segment(SegmentWork),
     Snapshot(SnapshotWork),
+    /// Answers [`Input::Ask`].
+    Told(Told),
+    /// For the audit log.
+    Audit(AuditLine),
     /// Other work on the data directory; answered by [`Input::Storage`].
     Storage(StorageWork),
     Peer(PeerWork),
@@ -140,6 +155,8 @@ struct Origin {
     xid: i32,
     op: OpCode,
     received: Instant,
+    /// Where the audit log wants to hear of it.
+    audited: Option<Box<Audited>>,
     /// Given back when the request is answered.
     _share: Option<BytesShare>,
 }
@@ -209,6 +226,7 @@ pub struct Pipeline<L> {
     sweep: Sweep,
     snapshots: Snapshots,
     surveys: Surveys,
+    questions: Questions,
     connections: ConnectionThrottle,
     requests: RequestThrottle,
     /// When the last turn was, and when the next one should have come at the latest.
@@ -240,6 +258,7 @@ impl<L: PipelineLink> Pipeline<L> {
                 (zxid.0 - options.zxid_snapshot.0).max(0) as u64,
             ),
             surveys: Surveys::new(links.len(), now.instant, options.startup),
+            questions: Questions::default(),
             connections: ConnectionThrottle::new(
                 options.connection_throttle.clone(),
                 options.seed.rotate_left(32),
@@ -320,6 +339,7 @@ impl<L: PipelineLink> Pipeline<L> {
                 Some(Ended::Failed) => self.surveys.counters.snapshot_errors += 1,
                 None => {}
             },
+            Input::Ask(ask) => self.questions.push(ask),
             Input::Storage(event) => self.storage_event(event),
             Input::Stop => {
                 self.stopping = true;
@@ -357,9 +377,11 @@ impl<L: PipelineLink> Pipeline<L> {
         }
         self.serve_ready();
         self.ensemble_turn();
+        self.ask_waiting();
         if !self.is_feeding() {
             self.snapshots.step(&mut self.database, &mut self.owed, now.instant);
         }
+        self.tell_snapshots();
         self.has_more |= self.snapshots.has_more();
         // What arrived in this turn leaves as one batch.
         while let Some(write) = self.log.next_write(now.instant) {
@@ -379,6 +401,7 @@ impl<L: PipelineLink> Pipeline<L> {
             && !self.has_outbox()
             && self.requests.is_empty()
             && self.zxid_durable == self.log.zxid_appended()
+            && self.has_parted()
         {
             self.stopped = true;
             self.owed.push(Output::Stopped);
@@ -413,7 +436,8 @@ impl<L: PipelineLink> Pipeline<L> {
     }
 
     fn takes_more(&self) -> bool {
-        self.queue.len() + self.local_count() < OUTSTANDING_MAX
+        !self.questions.is_parting()
+            && self.queue.len() + self.local_count() < OUTSTANDING_MAX
             && !self.requests.is_full()
             && !self.has_outbox()
             && self.has_room()
@@ -487,17 +511,11 @@ impl<L: PipelineLink> Pipeline<L> {
                 }
             }
             ToPipeline::Word { conn, word, argument } => {
-                let survey = self.surveys.begin(front, conn, word, argument);
-                for link in &mut self.links {
-                    link.push(ToFront::Survey { survey, word });
-                }
+                self.begin_survey(SurveyAsker::Client { front, conn }, word, argument);
             }
             ToPipeline::Surveyed { survey, report } => {
                 if let Some(survey) = self.surveys.add(survey, *report) {
-                    let (front, conn) = (survey.front, survey.conn);
-                    let standing = self.standing(survey.word == crate::words::Word::Dump);
-                    let text = self.surveys.answer(survey, standing, &self.database, &self.options, self.now);
-                    self.links[front].push(ToFront::Text { conn, text: Bytes::from(text) });
+                    self.end_survey(survey);
                 }
             }
             ToPipeline::Touched { round, sessions } => self.touched(round, sessions),
@@ -547,6 +565,7 @@ impl<L: PipelineLink> Pipeline<L> {
             xid: request.xid,
             op: request.op,
             received: request.received,
+            audited: if throttled || !is_write(request.op) { None } else { self.audited(&request) },
             // A read keeps its own.
             _share: if throttled || is_write(request.op) || request.op == OpCode::Sync {
                 request.share.take()
@@ -733,6 +752,7 @@ impl<L: PipelineLink> Pipeline<L> {
         // Whose connection ends with the session, if nobody waits for the reply.
         let closes = (entry.header.kind == kind::CLOSE_SESSION).then_some(entry.header.session);
         let owner = closes.and_then(|session| self.database.sessions.get(session)?.owner);
+        self.audit_closing(&entry);
         let mut reporter = Reporter {
             links: &mut self.links,
             bytes,
@@ -749,6 +769,7 @@ impl<L: PipelineLink> Pipeline<L> {
         self.preparer.applied(zxid);
         self.compare_digest(zxid, entry.digest);
         self.surveys.applied(zxid, self.database.tree.digest());
+        self.audit_applied(origin, &entry, failed.is_some());
         if let Some(origin) = origin {
             let body = match multi {
                 Some(mut bytes) => {
@@ -875,6 +896,9 @@ impl<L: PipelineLink> Pipeline<L> {
     }
 
     fn timers(&mut self) {
+        if self.questions.is_parting() {
+            return;
+        }
         let now = self.now.instant;
         self.log.on_timer(now);
         if !self.makes_transactions() {

@@ -10,6 +10,7 @@ use super::link::LocalLink;
 use super::pipeline::{
     ConnectionThrottleOptions, Input, Output, Pipeline, PipelineOptions, RequestThrottleOptions, Startup,
 };
+use crate::admin::Told;
 use crate::client::{
     ACL_OPEN, Conversation, Event, Incoming, Message, MultiResult, Reply, Request, Response, SetWatches,
     WatchMode,
@@ -18,7 +19,9 @@ use crate::node::storage_work::{StorageEvent, StorageWork};
 use crate::proto::ErrorCode;
 use crate::proto::client::{ConnectRequest, ConnectResponse, CreateMode, EventType, OpCode};
 use crate::request::Database;
+use crate::request::audit::AuditLine;
 use crate::request::auth::AuthOptions;
+use crate::request::auth::sasl::NonceSecret;
 use crate::request::prepare::PrepareOptions;
 use crate::session::{IdSource, SessionTable};
 use crate::snapshot::{SnapshotEvent, SnapshotWork};
@@ -28,9 +31,12 @@ use crate::types::{Instant, Now, ServerId, SessionId, Zxid};
 use crate::words::{ServerFacts, WordOptions};
 use crate::zab::PeerWork;
 
+mod audit;
 mod ensemble;
 mod limits;
+mod questions;
 mod reads;
+mod sasl;
 
 const TICK_MS: u64 = 1000;
 const LARGE_BYTES_MAX: u64 = 3000;
@@ -46,6 +52,8 @@ struct World {
     /// Whether writes become durable only when a test says so.
     holding: bool,
     snapshots: Vec<Vec<u8>>,
+    told: Vec<Told>,
+    audit: Vec<AuditLine>,
     snapshot_zxid: Zxid,
     /// What is wanted of connections to peers, for whoever joins several worlds.
     peer_work: Vec<PeerWork>,
@@ -87,6 +95,7 @@ impl World {
             index: 0,
             words: WordOptions::default(),
             hash_seed: 1,
+            nonce_secret: NonceSecret::default(),
             serving: crate::node::Serving::Yes,
         };
         let mut pipeline_options = PipelineOptions {
@@ -110,6 +119,8 @@ impl World {
             identity: 9,
             zxid_snapshot: Zxid::ZERO,
             startup: Startup::default(),
+            snapshot_on_stop: false,
+            audit_user: None,
             slow_write: Duration::from_secs(1),
         };
         adjust(&mut front_options, &mut pipeline_options);
@@ -135,6 +146,8 @@ impl World {
             writes: Vec::new(),
             holding: false,
             snapshots: Vec::new(),
+            told: Vec::new(),
+            audit: Vec::new(),
             snapshot_zxid: Zxid::ZERO,
             peer_work: Vec::new(),
             stopped: false,
@@ -236,6 +249,8 @@ impl World {
                 }
                 Output::Segment(SegmentWork::Retire(_)) => {}
                 Output::Snapshot(work) => self.snapshot(work),
+                Output::Audit(line) => self.audit.push(line),
+                Output::Told(told) => self.told.push(told),
                 Output::Storage(StorageWork::WriteEpochs(epochs)) => {
                     let written = StorageEvent::EpochsWritten(epochs);
                     self.pipeline.handle(self.now, Input::Storage(written));

@@ -5,6 +5,7 @@
 //! Reads ([`read`]) look only at what is applied.
 
 pub mod apply;
+pub mod audit;
 pub mod auth;
 pub mod closing;
 pub mod load;

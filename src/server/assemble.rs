@@ -1,9 +1,12 @@
 //! One server from its configuration: recovery, then cores, then clients.
 
 use std::hash::{BuildHasher, RandomState};
+use std::io::Read;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant as StdInstant, SystemTime};
 
+use super::audit::Audit;
 use super::housekeeping::Keeper;
 use super::restore::{RestoreOptions, Restorer};
 use super::storage::{self, Files, Opened, Origin, StorageError};
@@ -14,6 +17,8 @@ use crate::metrics::ProcessGauges;
 use crate::node::pipeline::Startup;
 use crate::node::{Front, Pipeline};
 use crate::request::Database;
+use crate::request::audit::{self, ServerEvent};
+use crate::request::auth::sasl::NonceSecret;
 use crate::session::IdSource;
 use crate::snapshot;
 use crate::txnlog;
@@ -33,14 +38,36 @@ const FIRST_SNAPSHOT_NODES: usize = 4096;
 /// Recovers, serves until told to stop, and gives the process's exit code. What went wrong is in the log.
 pub fn run(config: &Config, started: StdInstant) -> i32 {
     super::log_panics();
-    match assemble(config, started) {
-        Ok(code) => code,
+    let audit = match config.audit_file.as_deref().map(Audit::start).transpose() {
+        Ok(audit) => audit,
+        Err(error) => {
+            let path = config.audit_file.as_deref().unwrap_or(Path::new("")).display();
+            tracing::error!("the audit log {path} cannot be written: {error}");
+            eprintln!("the audit log {path} cannot be written: {error}");
+            return EXIT_CONFIG;
+        }
+    };
+    let tell = |event| {
+        if let Some(audit) = &audit {
+            audit.tell(audit::server_event(event, &gauges::user()));
+        }
+    };
+    let code = match assemble(config, started, audit.clone()) {
+        Ok(code) => {
+            tell(ServerEvent::Stopping);
+            code
+        }
         Err(Failure { code, reason }) => {
             tracing::error!("{reason}");
             eprintln!("{reason}");
+            tell(ServerEvent::StartFailed);
             code
         }
+    };
+    if let Some(audit) = &audit {
+        audit.flush();
     }
+    code
 }
 
 struct Failure {
@@ -55,7 +82,7 @@ impl From<StorageError> for Failure {
     }
 }
 
-fn assemble(config: &Config, started: StdInstant) -> Result<i32, Failure> {
+fn assemble(config: &Config, started: StdInstant, audit: Option<Audit>) -> Result<i32, Failure> {
     let seed = random();
     let clock = Clock::new();
     let restore = RestoreOptions {
@@ -102,13 +129,13 @@ fn assemble(config: &Config, started: StdInstant) -> Result<i32, Failure> {
 
     let unusable = |reason| Failure { code: EXIT_CONFIG, reason };
     let shell_options = options::shell(config, files.log_dir(), clock).map_err(unusable)?;
-    let shell = Shell::prepare(shell_options)
+    let mut shell = Shell::prepare(shell_options)
         .map_err(|error| Failure { code: error.exit_code(), reason: error.to_string() })?;
     let process = Arc::new(ProcessGauges::default());
     gauges::keep_fresh(process.clone(), files.snapshot_dir().to_owned(), files.log_dir().to_owned())
         .map_err(|error| Failure { code: EXIT_ERROR, reason: format!("cannot start a thread: {error}") })?;
 
-    let fronts = options::fronts(config, shell.front_count(), seed)
+    let fronts = options::fronts(config, shell.front_count(), seed, &nonce_secret()?)
         .into_iter()
         .map(|front_options| {
             let reader = database.tree.reader();
@@ -116,13 +143,22 @@ fn assemble(config: &Config, started: StdInstant) -> Result<i32, Failure> {
         })
         .collect();
     let startup = Startup { took: recovered_in, transactions: entry_count, snapshot_advised };
-    let pipeline_options = options::pipeline(config, seed, files.identity(), zxid_snapshot, process, startup);
+    let pipeline_options =
+        options::pipeline(config, seed, files.identity(), zxid_snapshot, process.clone(), startup);
     let writer_options = options::writer(config, random());
     let me = config.ensemble.as_ref().map(|ensemble| ensemble.me);
     let ids = IdSource::new(me.unwrap_or(STANDALONE_ID), wall_ms());
     let member =
         config.ensemble.as_ref().map(|ensemble| options::ensemble(config, ensemble, epochs, standing, seed));
     let data_directory = config.data_dir.clone();
+    super::admin::start(config, &shell, &files, process.clone())
+        .and_then(|()| super::metrics::start(config, &shell, process))
+        .map_err(|error| Failure { code: EXIT_ERROR, reason: format!("cannot start a thread: {error}") })?;
+    if let Some(audit) = audit {
+        let started = audit.clone();
+        shell.on_serving(move |_| started.tell(audit::server_event(ServerEvent::Started, &gauges::user())));
+        shell.audit_to(audit);
+    }
     let node = NodeParts {
         pipeline: Box::new(move |ports| {
             let log = txnlog::Writer::new(writer_options, log_start);
@@ -168,6 +204,15 @@ fn write_first_snapshot(files: &Files, database: &mut Database, digest: bool) ->
     file.finish(&manifest.encode())?;
     tracing::info!(%zxid, "first snapshot written in {} ms", begun.elapsed().as_millis());
     Ok(())
+}
+
+/// Chance of the system's own.
+fn nonce_secret() -> Result<NonceSecret, Failure> {
+    let mut secret = NonceSecret::default();
+    std::fs::File::open("/dev/urandom").and_then(|mut source| source.read_exact(&mut secret.0)).map_err(
+        |error| Failure { code: EXIT_ERROR, reason: format!("cannot read /dev/urandom: {error}") },
+    )?;
+    Ok(secret)
 }
 
 /// A number nobody can guess from outside.

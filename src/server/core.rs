@@ -20,11 +20,13 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 
+use super::audit::Audit;
 use super::connection::{Connection, accept_loop};
 use super::door::{ConnId, Front, Pipeline, pipeline};
 use super::housekeeper::{Housekeeper, Report};
 use super::peers::{Listening, Peers, PeersOptions};
 use super::ports::{FrontPort, FrontRemote, Local, PipelinePort, PipelineRemote};
+use super::questions::Questions;
 use super::shared::{Command, Shared};
 use super::signal::Signal;
 use super::spin::Spin;
@@ -84,6 +86,8 @@ pub(super) struct PipelineHalf {
     pub(super) pipeline: Pipeline<PipelinePort>,
     pub(super) writer: DurableWriter,
     pub(super) housekeeper: Housekeeper,
+    pub(super) questions: Questions,
+    pub(super) audit: Option<Audit>,
     /// Reused lists.
     pub(super) written: Vec<Written>,
     pub(super) owed: Vec<pipeline::Output>,
@@ -474,6 +478,9 @@ impl PipelineHalf {
                 Report::Fatal(reason) => return Err(Fatal(reason)),
             }
         }
+        while let Some(ask) = self.questions.take() {
+            self.pipeline.handle(now, pipeline::Input::Ask(ask));
+        }
         Ok(())
     }
 
@@ -501,6 +508,12 @@ impl PipelineHalf {
                     self.housekeeper.segment(work);
                 }
                 pipeline::Output::Snapshot(work) => self.housekeeper.snapshot(work),
+                pipeline::Output::Told(told) => self.questions.told(told),
+                pipeline::Output::Audit(line) => {
+                    if let Some(audit) = &self.audit {
+                        audit.tell(line);
+                    }
+                }
                 pipeline::Output::Storage(work) => self.housekeeper.storage(work),
                 pipeline::Output::Peer(work) => {
                     let peers = peers.expect("only a member of an ensemble has peers");

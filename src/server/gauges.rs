@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::admin::prometheus::ProcessNow;
 use crate::metrics::ProcessGauges;
 
 /// How often the gauges are read afresh.
@@ -61,6 +62,40 @@ fn status_kib(path: &str, key: &str) -> Option<u64> {
     line.split_whitespace().nth(1)?.parse().ok()
 }
 
+/// Ticks of a processor's time in a second, on every Linux there is. Source: `sysconf(_SC_CLK_TCK)`.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// What `/proc` tells of this process now; zeros where it tells nothing.
+pub(super) fn process_now() -> ProcessNow {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let booted = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let booted = booted.lines().find_map(|line| line.strip_prefix("btime ")?.parse().ok());
+    process_of(&stat, booted.unwrap_or(0.0))
+}
+
+/// `stat` is a line of `/proc/<pid>/stat`, `booted_seconds` when the machine began.
+fn process_of(stat: &str, booted_seconds: f64) -> ProcessNow {
+    // The name may hold anything but ends with the last parenthesis; field 3 follows it.
+    let fields: Vec<&str> =
+        stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().collect()).unwrap_or_default();
+    let field =
+        |number: usize| fields.get(number - 3).and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0);
+    ProcessNow {
+        cpu_seconds: (field(14) + field(15)) / TICKS_PER_SECOND,
+        start_time_seconds: booted_seconds + field(22) / TICKS_PER_SECOND,
+        virtual_bytes: field(23) as u64,
+        threads: field(20) as u64,
+    }
+}
+
+/// Who runs the server.
+pub(super) fn user() -> String {
+    ["USER", "LOGNAME"]
+        .into_iter()
+        .find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()))
+        .unwrap_or_else(|| if rustix::process::getuid().is_root() { "root" } else { "ringkeeper" }.to_owned())
+}
+
 /// What `envi` tells of the machine and the process.
 pub(super) fn environment() -> Vec<(&'static str, String)> {
     let read = |path: &str| fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
@@ -70,7 +105,7 @@ pub(super) fn environment() -> Vec<(&'static str, String)> {
         ("os.name", "Linux".to_owned()),
         ("os.arch", std::env::consts::ARCH.to_owned()),
         ("os.version", read("/proc/sys/kernel/osrelease")),
-        ("user.name", variable("USER")),
+        ("user.name", user()),
         ("user.home", variable("HOME")),
         ("user.dir", std::env::current_dir().map(|dir| dir.display().to_string()).unwrap_or_default()),
     ]

@@ -8,7 +8,10 @@
 //! the calling one, which only waits for signals.
 
 #[cfg(not(test))]
+mod admin;
+#[cfg(not(test))]
 mod assemble;
+mod audit;
 mod connection;
 mod core;
 pub mod door;
@@ -19,14 +22,18 @@ mod export;
 #[cfg(not(test))]
 mod gauges;
 mod housekeeper;
+mod http;
 #[cfg(not(test))]
 mod housekeeping;
 mod listen;
+#[cfg(not(test))]
+mod metrics;
 #[cfg(not(test))]
 mod options;
 mod peers;
 mod plan;
 mod ports;
+mod questions;
 #[cfg(not(test))]
 mod restore;
 mod runtime;
@@ -54,10 +61,12 @@ use crate::io::writer::DurableWriter;
 use crate::node::limits::ConnectionLimits;
 use crate::types::{ServerId, Zxid};
 
+use self::audit::Audit;
 use self::core::{Core, CoreParts, Fatal, PeersSeed, PipelineHalf};
 use self::door::{Front, Pipeline};
 use self::peers::{Listening, PeersOptions};
 use self::ports::{FrontRemote, Local, PipelineRemote, RemoteSeed, remote_pair};
+use self::questions::{Questioner, Questions};
 use self::runtime::CoreRuntime;
 use self::shared::{Command, Shared};
 
@@ -72,7 +81,7 @@ pub use self::ports::{FrontPort, LINK_MESSAGES_MAX, PipelinePort};
 pub use self::runtime::{Driver, IoChoice};
 
 /// How long an orderly stop may take; what is not finished then is cut off.
-const STOP_MAX: Duration = Duration::from_millis(900);
+pub const STOP_MAX: Duration = Duration::from_millis(900);
 /// How long the threads may take to end after that.
 const ABORT_MAX: Duration = Duration::from_millis(100);
 /// Spinning where cores are given and nothing else is said.
@@ -104,6 +113,8 @@ pub struct ServerOptions {
     pub log_directory: PathBuf,
     /// `forceSync`: false acknowledges what a power failure may take back.
     pub force_sync: bool,
+    /// How long an orderly stop may take: [`STOP_MAX`], longer where it leaves a snapshot.
+    pub stop_max: Duration,
     /// Whether SIGTERM and SIGINT stop this server. They are taken over for the whole process.
     pub handle_signals: bool,
     /// The clock that what was recovered has been stamped with.
@@ -201,6 +212,9 @@ pub struct Shell {
     shared: Arc<Shared>,
     signals: Option<StopSignals>,
     on_serving: Option<Box<dyn FnOnce(Serving) + Send>>,
+    questioner: Questioner,
+    questions: Option<Questions>,
+    audit: Option<Audit>,
 }
 
 impl Shell {
@@ -225,7 +239,29 @@ impl Shell {
             ConnectionLimits::new(options.connections_per_address_max, options.connections_max, seed);
         let shared = Shared::new(plan.cores.len(), options.clock, limits)
             .map_err(StartError::system("make eventfds"))?;
-        Ok(Shell { options, plan, log_mode, shared: Arc::new(shared), signals, on_serving: None })
+        let (questioner, questions) = Questioner::new(shared.bells[0].clone());
+        Ok(Shell {
+            options,
+            plan,
+            log_mode,
+            shared: Arc::new(shared),
+            signals,
+            on_serving: None,
+            questioner,
+            questions: Some(questions),
+            audit: None,
+        })
+    }
+
+    /// Where the pipeline's lines for the audit log go.
+    #[cfg(not(test))]
+    fn audit_to(&mut self, audit: Audit) {
+        self.audit = Some(audit);
+    }
+
+    /// Asks the pipeline, once it runs.
+    fn questioner(&self) -> Questioner {
+        self.questioner.clone()
     }
 
     /// How many fronts [`NodeParts`] must have.
@@ -282,9 +318,10 @@ impl Shell {
         let peer_addresses: Vec<SocketAddr> =
             peer_listeners.iter().filter_map(|l| l.listener.local_addr().ok()).collect();
         let (ready_tx, ready_rx) = mpsc::channel();
+        let shared = self.shared.clone();
         let threads = self
             .start_cores(node, listeners, peer_listeners, &ready_tx)
-            .inspect_err(|_| self.shared.order(Command::Abort))?;
+            .inspect_err(|_| shared.order(Command::Abort))?;
         drop(ready_tx);
         let mut driver = Driver::Uring;
         for _ in 0..threads.len() {
@@ -336,7 +373,7 @@ impl Shell {
     }
 
     fn start_cores(
-        &self,
+        &mut self,
         node: NodeParts,
         listeners: Vec<Vec<TcpListener>>,
         peer_listeners: Vec<Listening>,
@@ -372,6 +409,8 @@ impl Shell {
             housekeeping: node.housekeeping,
             log_mode: self.log_mode,
             force_sync: self.options.force_sync,
+            questions: self.questions.take().expect("cores are started once"),
+            audit: self.audit.take(),
             peers: self.options.peers.as_ref().map(|(_, keep_alive)| PeersSeed {
                 options: PeersOptions { keep_alive: *keep_alive, ..PeersOptions::default() },
                 listening: peer_listeners,
@@ -409,7 +448,8 @@ impl Shell {
                     tracing::warn!("a core does not end; leaving it behind");
                     break;
                 }
-                tracing::warn!("not everything was finished within {STOP_MAX:?}, cutting it off");
+                let stop_max = self.options.stop_max;
+                tracing::warn!("not everything was finished within {stop_max:?}, cutting it off");
                 self.shared.order(Command::Abort);
                 deadline = Some(clock.instant() + ABORT_MAX);
                 continue;
@@ -423,7 +463,7 @@ impl Shell {
                 }
                 if self.shared.command() == Command::Run {
                     self.shared.order(Command::Stop);
-                    deadline = Some(clock.instant() + STOP_MAX);
+                    deadline = Some(clock.instant() + self.options.stop_max);
                 } else if signal.is_some() {
                     // Asked twice: now.
                     self.shared.order(Command::Abort);
@@ -517,6 +557,8 @@ struct PipelineSeed {
     housekeeping: Box<dyn Housekeeping>,
     log_mode: WriteMode,
     force_sync: bool,
+    questions: Questions,
+    audit: Option<Audit>,
     /// Of a member of an ensemble.
     peers: Option<PeersSeed>,
 }
@@ -574,6 +616,8 @@ impl CoreSeed {
                     .map_err(|e| failed("the log's writer", e))?,
                 housekeeper: housekeeper::Housekeeper::start(seed.housekeeping, seed.log_mode, bell)
                     .map_err(|e| failed("the housekeeper", e))?,
+                questions: seed.questions,
+                audit: seed.audit,
                 written: Vec::new(),
                 owed: Vec::new(),
                 stopped: false,

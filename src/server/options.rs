@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::storage::StorageOptions;
-use super::{CoresChoice, IoChoice, ListenPlan, PeerPlace, ServerOptions};
+use super::{CoresChoice, IoChoice, ListenPlan, PeerPlace, STOP_MAX, ServerOptions};
 use crate::config::{Compression, Config, ConnectionThrottle, Cores, Ensemble, IoDriver, ListenAddress};
 use crate::io::Clock;
 use crate::metrics::ProcessGauges;
@@ -13,6 +13,7 @@ use crate::node::limits::Shares;
 use crate::node::pipeline::{ConnectionThrottleOptions, EnsembleOptions, RequestThrottleOptions, Startup};
 use crate::node::{FrontOptions, PipelineOptions, Serving};
 use crate::request::auth::AuthOptions;
+use crate::request::auth::sasl::NonceSecret;
 use crate::request::prepare::PrepareOptions;
 use crate::snapshot::Packing;
 use crate::txnlog::WriterOptions;
@@ -27,6 +28,8 @@ use crate::zab::{Epochs, PeerPort, Standing};
 /// Connections the kernel keeps for us unless told otherwise: more than any herd that reconnects at once.
 const BACKLOG_DEFAULT: u32 = 4096;
 
+/// How long a stop may take that leaves a snapshot: a hundred million nodes' worth.
+const STOP_WITH_SNAPSHOT_MAX: Duration = Duration::from_secs(600);
 /// A vote is sent again at least this often while there is no leader, whatever ZooKeeper's longer maximum says: a server that comes
 /// back is not to wait for a minute.
 const NOTIFICATION_INTERVAL_MAX: Duration = Duration::from_secs(1);
@@ -71,7 +74,7 @@ pub(super) fn shell(
 ) -> Result<ServerOptions, String> {
     Ok(ServerOptions {
         addresses: match &config.client_address {
-            Some(address) => resolve(address)?,
+            Some(address) => resolve("clientPortAddress", address)?,
             None => Vec::new(),
         },
         connections_per_address_max: config.max_client_cnxns,
@@ -91,6 +94,7 @@ pub(super) fn shell(
         spin: config.spin_us.map(|us| Duration::from_micros(u64::from(us))),
         log_directory: log_directory.to_owned(),
         force_sync: config.storage.force_sync,
+        stop_max: if config.storage.snapshot_on_stop { STOP_WITH_SNAPSHOT_MAX } else { STOP_MAX },
         handle_signals: true,
         clock,
         peers: config.ensemble.as_ref().map(|ensemble| (listen_plan(ensemble), ensemble.keep_alive)),
@@ -113,8 +117,8 @@ fn listen_plan(ensemble: &Ensemble) -> ListenPlan {
     }
 }
 
-/// The wildcard is one socket for both families where the machine has both.
-fn resolve(address: &ListenAddress) -> Result<Vec<SocketAddr>, String> {
+/// Where a key of that name makes us listen. The wildcard is one socket for both families where the machine has both.
+pub(super) fn resolve(key: &str, address: &ListenAddress) -> Result<Vec<SocketAddr>, String> {
     let Some(host) = &address.host else {
         let both = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), address.port);
         let has_ipv6 = std::net::UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok();
@@ -122,11 +126,11 @@ fn resolve(address: &ListenAddress) -> Result<Vec<SocketAddr>, String> {
     };
     let mut found: Vec<SocketAddr> = (host.as_str(), address.port)
         .to_socket_addrs()
-        .map_err(|error| format!("clientPortAddress {host} does not resolve: {error}"))?
+        .map_err(|error| format!("{key} {host} does not resolve: {error}"))?
         .collect();
     found.dedup();
     if found.is_empty() {
-        return Err(format!("clientPortAddress {host} has no address"));
+        return Err(format!("{key} {host} has no address"));
     }
     Ok(found)
 }
@@ -141,12 +145,23 @@ pub(super) fn writer(config: &Config, salt_seed: u64) -> WriterOptions {
 }
 
 /// Those of all fronts.
-pub(super) fn fronts(config: &Config, front_count: usize, hash_seed: u64) -> Vec<FrontOptions> {
+pub(super) fn fronts(
+    config: &Config,
+    front_count: usize,
+    hash_seed: u64,
+    nonce_secret: &NonceSecret,
+) -> Vec<FrontOptions> {
     let shares = Arc::new(Shares::new(front_count, u64::from(config.large_request_bytes_max)));
-    (0..front_count).map(|index| front(config, index, &shares, hash_seed)).collect()
+    (0..front_count).map(|index| front(config, index, &shares, hash_seed, nonce_secret)).collect()
 }
 
-fn front(config: &Config, index: usize, shares: &Arc<Shares>, hash_seed: u64) -> FrontOptions {
+fn front(
+    config: &Config,
+    index: usize,
+    shares: &Arc<Shares>,
+    hash_seed: u64,
+    nonce_secret: &NonceSecret,
+) -> FrontOptions {
     FrontOptions {
         auth: AuthOptions::of_config(&config.auth, config.nodes.skip_acl),
         frame_bytes_max: config.jute_max_buffer_bytes,
@@ -160,6 +175,7 @@ fn front(config: &Config, index: usize, shares: &Arc<Shares>, hash_seed: u64) ->
         index,
         words: WordOptions::of(config),
         hash_seed,
+        nonce_secret: nonce_secret.clone(),
         serving: if config.ensemble.is_some() { Serving::No } else { Serving::Yes },
     }
 }
@@ -194,6 +210,8 @@ pub(super) fn pipeline(
         identity,
         zxid_snapshot,
         startup,
+        audit_user: config.audit_file.as_ref().map(|_| super::gauges::user()),
+        snapshot_on_stop: config.storage.snapshot_on_stop,
         slow_write: Duration::from_millis(config.storage.fsync_warning_threshold_ms),
     }
 }

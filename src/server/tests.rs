@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::door::{Front, Pipeline};
 use super::echo::{Kind, PEER_GOODBYE};
 use super::*;
+use crate::admin::{Answer, What};
 use crate::io::Clock;
 use crate::node::{StorageEvent, StorageWork};
 use crate::snapshot::{SnapshotEvent, SnapshotWork};
@@ -23,6 +24,7 @@ struct Server {
     address: SocketAddr,
     serving: Serving,
     stopper: Stopper,
+    questioner: Questioner,
     thread: Option<JoinHandle<i32>>,
     _directory: tempfile::TempDir,
 }
@@ -104,12 +106,14 @@ impl Server {
             spin: Some(setup.spin),
             log_directory: directory.path().to_owned(),
             force_sync: true,
+            stop_max: STOP_MAX,
             handle_signals: false,
             clock: Clock::new(),
             peers: setup.peers.then(|| (plan(), false)),
         };
         let mut shell = Shell::prepare(options).expect("prepared");
         let stopper = shell.stopper();
+        let questioner = shell.questioner();
         let files = Files { directory: directory.path().to_owned(), segment: setup.segment.clone() };
         let (tx, rx) = mpsc::channel();
         let recovered = Recovered {
@@ -126,7 +130,7 @@ impl Server {
         });
         let serving = rx.recv_timeout(PATIENCE).expect("serving");
         let address = serving.addresses[0];
-        Server { address, serving, stopper, thread: Some(thread), _directory: directory }
+        Server { address, serving, stopper, questioner, thread: Some(thread), _directory: directory }
     }
 
     fn connect(&self) -> Client {
@@ -471,6 +475,20 @@ fn stopping_finishes_what_was_begun() {
     });
 }
 
+/// The core sleeps; a question wakes it.
+#[test]
+fn questions_from_beside_reach_the_pipeline() {
+    for io in [IoChoice::Auto, IoChoice::Epoll] {
+        let server = Server::start(&Setup { io, ..Setup::default() });
+        for _ in 0..100 {
+            assert!(matches!(server.questioner.ask(What::Snapshot), Some(Answer::Permission(_))));
+        }
+        let questioner = server.questioner.clone();
+        server.stop();
+        assert!(questioner.ask(What::Snapshot).is_none());
+    }
+}
+
 #[test]
 fn a_taken_port_is_a_clear_error() {
     let server = Server::start(&Setup::default());
@@ -495,6 +513,7 @@ fn the_log_directory_must_be_there() {
         spin: None,
         log_directory: "/no/such/place".into(),
         force_sync: true,
+        stop_max: STOP_MAX,
         handle_signals: false,
         clock: Clock::new(),
         peers: None,

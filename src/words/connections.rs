@@ -110,7 +110,7 @@ pub fn java_address(address: &SocketAddr) -> String {
 }
 
 /// The name of a request in `lop=`. Source: ZooKeeper `FinalRequestProcessor#processRequest`.
-fn op_name(opcode: i32) -> &'static str {
+pub fn op_name(opcode: i32) -> &'static str {
     match opcode {
         -10 => "SESS",
         -11 => "CLOS",

@@ -48,6 +48,13 @@ impl Date {
         format!("{weekday} {month} {day:02} {hour:02}:{minute:02}:{second:02} UTC {year}")
     }
 
+    /// As HTTP has it: `Fri, 20 Nov 2026 17:13:48 GMT`.
+    pub fn http(&self) -> String {
+        let Date { year, day, hour, minute, second, .. } = self;
+        let (weekday, month) = (WEEKDAYS[self.weekday as usize], MONTHS[self.month as usize - 1]);
+        format!("{weekday}, {day:02} {month} {year} {hour:02}:{minute:02}:{second:02} GMT")
+    }
+
     /// As ZooKeeper's log has it: `2025-01-31 12:00:00,123`.
     pub fn log(&self) -> String {
         let Date { year, month, day, hour, minute, second, millisecond, .. } = self;
@@ -72,6 +79,11 @@ mod tests {
             assert_eq!(Date::of_ms(ms).java(), java);
             assert_eq!(Date::of_ms(ms).log(), log);
         }
+    }
+
+    #[test]
+    fn http_dates() {
+        assert_eq!(Date::of_ms(784_111_777_000).http(), "Sun, 06 Nov 1994 08:49:37 GMT");
     }
 
     #[test]

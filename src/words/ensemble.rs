@@ -1,6 +1,6 @@
 //! What a member of an ensemble tells beyond what every server does, in `srvr`, `conf` and `mntr`.
 
-use super::mntr::Lines;
+use super::mntr::{MetricKind, MetricSink, Number};
 use super::text::Text;
 use crate::config::{Ensemble, Role};
 use crate::metrics::QuorumCounters;
@@ -69,6 +69,8 @@ pub struct EnsembleReport {
     pub membership: String,
     /// Of a leader.
     pub leader: Option<LeaderReport>,
+    /// The leader, while one is known: this server or another.
+    pub leader_id: Option<i64>,
     /// Of an observer: the server it follows. Source: ZooKeeper `ObserverZooKeeperServer#getState`.
     pub observer_master_id: Option<i64>,
     pub counters: QuorumCounters,
@@ -129,6 +131,25 @@ impl EnsembleReport {
         };
         format!("{role} - {phase}")
     }
+
+    /// The phase alone. Source: ZooKeeper `QuorumPeer.ZabState`, in small letters.
+    pub fn zab_state(&self) -> &'static str {
+        match self.phase {
+            _ if self.role == PeerRole::Looking => "election",
+            PeerPhase::Election => "election",
+            PeerPhase::Discovery => "discovery",
+            PeerPhase::Synchronization(_) => "synchronization",
+            PeerPhase::Broadcast => "broadcast",
+        }
+    }
+
+    /// What stands behind `server_state`.
+    /// Source: ZooKeeper `QuorumZooKeeperServer#dumpMonitorValues`, `ObserverZooKeeperServer`.
+    pub fn head(&self) -> Vec<(&'static str, String)> {
+        let mut head = vec![("peer_state", self.state())];
+        head.extend(self.observer_master_id.map(|id| ("observer_master_id", id.to_string())));
+        head
+    }
 }
 
 /// Source: ZooKeeper `StatCommand`.
@@ -154,33 +175,30 @@ pub(super) fn conf(text: &mut Text, facts: &EnsembleFacts, report: &EnsembleRepo
     text.push(&report.membership);
 }
 
-/// The lines behind `server_state`. Source: ZooKeeper `QuorumZooKeeperServer#dumpMonitorValues`, `ObserverZooKeeperServer`.
-pub(super) fn head(lines: &mut Lines<'_>, report: &EnsembleReport) {
-    lines.line("peer_state", report.state());
-    if let Some(id) = report.observer_master_id {
-        lines.line("observer_master_id", id);
-    }
-}
-
 /// Source: ZooKeeper `QuorumPeer`, `LeaderZooKeeperServer#registerMetrics`.
-pub(super) fn gauges(lines: &mut Lines<'_>, report: &EnsembleReport) {
-    lines.line("quorum_size", report.voters);
+pub(super) fn gauges(sink: &mut dyn MetricSink, report: &EnsembleReport) {
+    let mut gauge = |name: &str, value: i64| sink.value(MetricKind::Gauge, name, Number::Whole(value));
+    gauge("quorum_size", i64::from(report.voters));
     let Some(leader) = &report.leader else { return };
-    lines.line("learners", leader.learners);
-    // As 3.5 called it; old checks ask for it.
-    lines.line("followers", leader.learners);
-    lines.line("synced_followers", leader.synced_followers);
-    lines.line("synced_non_voting_followers", leader.synced_non_voting_followers);
-    lines.line("synced_observers", leader.synced_observers);
-    lines.line("pending_syncs", leader.pending_syncs);
-    lines.line("leader_uptime", leader.uptime_ms);
-    lines.line("last_proposal_size", leader.proposal_bytes_last);
-    lines.line("max_proposal_size", leader.proposal_bytes_max);
-    lines.line("min_proposal_size", leader.proposal_bytes_min);
+    for (name, value) in [
+        ("learners", leader.learners),
+        // As 3.5 called it; old checks ask for it.
+        ("followers", leader.learners),
+        ("synced_followers", leader.synced_followers),
+        ("synced_non_voting_followers", leader.synced_non_voting_followers),
+        ("synced_observers", leader.synced_observers),
+        ("pending_syncs", leader.pending_syncs),
+        ("leader_uptime", leader.uptime_ms),
+    ] {
+        gauge(name, i64::try_from(value).unwrap_or(i64::MAX));
+    }
+    gauge("last_proposal_size", leader.proposal_bytes_last);
+    gauge("max_proposal_size", leader.proposal_bytes_max);
+    gauge("min_proposal_size", leader.proposal_bytes_min);
 }
 
 /// Zeros where there is no ensemble, so that panels show 0 and not "no data".
-pub(super) fn counters(lines: &mut Lines<'_>, counters: &QuorumCounters) {
+pub(super) fn counters(sink: &mut dyn MetricSink, counters: &QuorumCounters) {
     for (name, value) in [
         ("looking_count", counters.lookings),
         ("diff_count", counters.diffs),
@@ -192,11 +210,11 @@ pub(super) fn counters(lines: &mut Lines<'_>, counters: &QuorumCounters) {
         ("revalidate_count", counters.revalidations_asked),
         ("connection_revalidate_count", counters.revalidations),
     ] {
-        lines.line(name, value);
+        sink.value(MetricKind::Counter, name, Number::count(value));
     }
 }
 
-pub(super) fn summaries(lines: &mut Lines<'_>, counters: &QuorumCounters) {
+pub(super) fn summaries(sink: &mut dyn MetricSink, counters: &QuorumCounters) {
     for (name, tally) in [
         ("election_time", &counters.election_ms),
         ("unavailable_time", &counters.unavailable_ms),
@@ -206,17 +224,17 @@ pub(super) fn summaries(lines: &mut Lines<'_>, counters: &QuorumCounters) {
         ("inflight_snap_count", &counters.snaps_in_flight),
         ("inflight_diff_count", &counters.diffs_in_flight),
     ] {
-        lines.basic(name, tally, 1);
+        sink.basic(name, tally, None, 1);
     }
 }
 
-pub(super) fn detailed(lines: &mut Lines<'_>, counters: &QuorumCounters) {
+pub(super) fn detailed(sink: &mut dyn MetricSink, counters: &QuorumCounters) {
     for (name, latency) in [
         ("propagation_latency", &counters.propagation_latency),
         ("proposal_latency", &counters.proposal_latency),
         ("quorum_ack_latency", &counters.quorum_ack_latency),
         ("commit_propagation_latency", &counters.commit_propagation_latency),
     ] {
-        lines.detailed(name, Some(latency), 1000);
+        sink.detailed(name, Some(latency), 1000);
     }
 }

@@ -4,7 +4,7 @@
 //! Stages ringkeeper does not have appear with zeros, so that panels show 0 and not "no data". Times are milliseconds
 //! as in ZooKeeper; our own names with `_us` at the end say the same in microseconds.
 
-use super::number::{average, java_double};
+use super::number::{four_decimals, java_double};
 use super::text::Text;
 use super::{Report, ServerFacts, VERSION, ensemble};
 use crate::metrics::{Latency, QuorumCounters, Tally};
@@ -25,10 +25,9 @@ pub struct NamespaceReport {
 }
 
 /// Counters of stages and features that are not here, or not yet.
-const COUNTERS_ZERO: [&str; 21] = [
+const COUNTERS_ZERO: [&str; 19] = [
     "cnxn_closed_without_zk_server_running",
     "unsuccessful_handshake",
-    "insecure_admin_count",
     "tls_handshake_exceeded",
     "outstanding_changes_queued",
     "outstanding_changes_removed",
@@ -44,7 +43,6 @@ const COUNTERS_ZERO: [&str; 21] = [
     "response_packet_cache_misses",
     "response_packet_get_children_cache_hits",
     "response_packet_get_children_cache_misses",
-    "snapshot_rate_limited_count",
     "restore_error_count",
     "restore_rate_limited_count",
 ];
@@ -95,7 +93,86 @@ const DETAILED_ZERO: [&str; 16] = [
     "jvm_pause_time_ms",
 ];
 
-pub(super) struct Lines<'a> {
+/// A value as it is measured.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Number {
+    Whole(i64),
+    Real(f64),
+}
+
+impl Number {
+    pub(super) fn count(count: u64) -> Number {
+        Number::Whole(i64::try_from(count).unwrap_or(i64::MAX))
+    }
+
+    /// With at most four decimals, as averages are told.
+    fn average(value: f64) -> Number {
+        Number::Real(four_decimals(value))
+    }
+}
+
+impl std::fmt::Display for Number {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Number::Whole(value) => write!(f, "{value}"),
+            Number::Real(value) => f.write_str(&java_double(*value)),
+        }
+    }
+}
+
+/// What a metric is. A gauge may go down, a counter only up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MetricKind {
+    Gauge,
+    Counter,
+    Summary,
+}
+
+/// Takes the metrics one by one: the text of `mntr`, the JSON of the admin server, Prometheus' exposition.
+pub trait MetricSink {
+    fn value(&mut self, kind: MetricKind, name: &str, value: Number);
+    /// A set of which nothing may follow: one that has no member yet, or that is not here.
+    fn set(&mut self, kind: MetricKind, name: &str);
+    /// One of a set, told apart by a top-level node's name.
+    fn keyed(&mut self, kind: MetricKind, name: &str, key: &str, value: Number);
+    /// A summary; `scale` divides what was recorded into what is told. `latency` has the same values where more than
+    /// sums of them is kept.
+    fn basic(&mut self, name: &str, tally: &Tally, latency: Option<&Latency>, scale: u64);
+    /// A summary with quantiles. `None`: nothing is ever recorded.
+    fn detailed(&mut self, name: &str, latency: Option<&Latency>, scale: u64);
+}
+
+/// Summaries as the default provider of ZooKeeper names their parts: what `mntr` and the admin server tell.
+/// Source: ZooKeeper `AvgMinMaxCounter#values`, `AvgMinMaxPercentileCounter#values`.
+pub fn summary_parts(
+    name: &str,
+    tally: &Tally,
+    quantiles: Option<Option<&Latency>>,
+    scale: u64,
+    mut tell: impl FnMut(&str, Number),
+) {
+    tell(&format!("avg_{name}"), Number::average(tally.mean() / scale as f64));
+    tell(&format!("min_{name}"), Number::count(tally.min / scale));
+    tell(&format!("max_{name}"), Number::count(tally.max / scale));
+    tell(&format!("cnt_{name}"), Number::count(tally.count));
+    tell(&format!("sum_{name}"), Number::count(tally.sum / scale));
+    let Some(latency) = quantiles else { return };
+    for (label, quantile) in [("p50", 0.5), ("p95", 0.95), ("p99", 0.99), ("p999", 0.999)] {
+        let us = latency.map_or(0, |latency| latency.quantile_us(quantile));
+        tell(&format!("{label}_{name}"), Number::count(us / scale));
+    }
+}
+
+/// Sets of summaries that are not here: bytes by top-level node, and what concerns learners.
+const SETS_EMPTY: [&str; 5] = [
+    "read_per_namespace",
+    "write_per_namespace",
+    "ack_latency",
+    "learner_handler_qp_size",
+    "learner_handler_qp_time_ms",
+];
+
+struct Lines<'a> {
     text: &'a mut Text,
 }
 
@@ -103,22 +180,26 @@ impl Lines<'_> {
     pub(super) fn line(&mut self, name: &str, value: impl std::fmt::Display) {
         self.text.line(&format!("zk_{name}\t{value}"));
     }
+}
 
-    /// A summary as the default provider prints it; `scale` turns what was recorded into what is printed.
-    pub(super) fn basic(&mut self, name: &str, tally: &Tally, scale: u64) {
-        self.line(&format!("avg_{name}"), average(tally.mean() / scale as f64));
-        self.line(&format!("min_{name}"), tally.min / scale);
-        self.line(&format!("max_{name}"), tally.max / scale);
-        self.line(&format!("cnt_{name}"), tally.count);
-        self.line(&format!("sum_{name}"), tally.sum / scale);
+impl MetricSink for Lines<'_> {
+    fn value(&mut self, _: MetricKind, name: &str, value: Number) {
+        self.line(name, value);
     }
 
-    pub(super) fn detailed(&mut self, name: &str, latency: Option<&Latency>, scale: u64) {
-        self.basic(name, &latency.map(|latency| latency.exact).unwrap_or_default(), scale);
-        for (label, quantile) in [("p50", 0.5), ("p95", 0.95), ("p99", 0.99), ("p999", 0.999)] {
-            let us = latency.map_or(0, |latency| latency.quantile_us(quantile));
-            self.line(&format!("{label}_{name}"), us / scale);
-        }
+    fn set(&mut self, _: MetricKind, _: &str) {}
+
+    fn keyed(&mut self, _: MetricKind, name: &str, key: &str, value: Number) {
+        self.line(&format!("{}_{name}", metric_name(key)), value);
+    }
+
+    fn basic(&mut self, name: &str, tally: &Tally, _: Option<&Latency>, scale: u64) {
+        summary_parts(name, tally, None, scale, |part, value| self.line(part, value));
+    }
+
+    fn detailed(&mut self, name: &str, latency: Option<&Latency>, scale: u64) {
+        let tally = latency.map(|latency| latency.exact).unwrap_or_default();
+        summary_parts(name, &tally, Some(latency), scale, |part, value| self.line(part, value));
     }
 }
 
@@ -128,51 +209,63 @@ pub(super) fn mntr(text: &mut Text, facts: &ServerFacts, report: &Report) {
     lines.line("version", VERSION);
     lines.line("server_state", report.mode.name());
     if let Some(member) = &report.ensemble {
-        ensemble::head(&mut lines, member);
+        for (name, value) in member.head() {
+            lines.line(name, value);
+        }
     }
-    gauges(&mut lines, facts, report);
-    if let Some(member) = &report.ensemble {
-        ensemble::gauges(&mut lines, member);
-    }
-    namespace_gauges(&mut lines, &report.namespaces);
-    let alone = QuorumCounters::default();
-    let quorum = report.ensemble.as_ref().map_or(&alone, |member| &member.counters);
-    counters(&mut lines, report, quorum);
-    summaries(&mut lines, report, quorum);
+    metrics(&mut lines, facts, report);
 }
 
-fn gauges(lines: &mut Lines<'_>, facts: &ServerFacts, report: &Report) {
+/// All metrics, gauges first, each under ZooKeeper's name without `zk_`.
+pub fn metrics(sink: &mut dyn MetricSink, facts: &ServerFacts, report: &Report) {
+    gauges(sink, facts, report);
+    if let Some(member) = &report.ensemble {
+        ensemble::gauges(sink, member);
+    }
+    namespaces(sink, &report.namespaces);
+    let alone = QuorumCounters::default();
+    let quorum = report.ensemble.as_ref().map_or(&alone, |member| &member.counters);
+    counters(sink, facts, report, quorum);
+    summaries(sink, report, quorum);
+}
+
+fn gauges(sink: &mut dyn MetricSink, facts: &ServerFacts, report: &Report) {
     let latency = &report.front.request_latency_us;
     let size = &report.front.response_size;
     // -1 before the first reply. Source: ZooKeeper `BufferStats`.
-    let or_none = |bytes: u64| if size.count == 0 { -1 } else { bytes as i64 };
-    lines.line("avg_latency", average(latency.mean() / 1000.0));
-    lines.line("max_latency", latency.max / 1000);
-    lines.line("min_latency", latency.min / 1000);
-    lines.line("packets_received", report.front.packets_received());
-    lines.line("packets_sent", report.front.packets_sent());
-    lines.line("num_alive_connections", report.connection_count);
-    lines.line("outstanding_requests", report.outstanding);
-    lines.line("uptime", report.uptime_ms);
-    lines.line("znode_count", report.tree.node_count);
-    lines.line("watch_count", report.watch_count);
-    lines.line("ephemerals_count", report.tree.ephemerals_count);
-    lines.line("approximate_data_size", report.tree.data_bytes);
-    lines.line("open_file_descriptor_count", facts.process.open_file_descriptors.get());
-    lines.line("max_file_descriptor_count", facts.process.max_file_descriptors.get());
-    lines.line("global_sessions", report.sessions.global);
-    lines.line("local_sessions", report.sessions.local);
-    lines.line("connection_drop_probability", java_double(report.pipeline.connection_drop_probability));
-    lines.line("last_client_response_size", or_none(size.last));
-    lines.line("max_client_response_size", or_none(size.max));
-    lines.line("min_client_response_size", or_none(size.min));
-    lines.line("outstanding_tls_handshake", 0);
-    lines.line("auth_failed_count", report.front.auth_failed);
-    lines.line("non_mtls_remote_conn_count", 0);
-    lines.line("non_mtls_local_conn_count", 0);
+    let or_none = |bytes: u64| if size.count == 0 { Number::Whole(-1) } else { Number::count(bytes) };
+    let process = &facts.process;
+    for (name, value) in [
+        ("avg_latency", Number::average(latency.mean() / 1000.0)),
+        ("max_latency", Number::count(latency.max / 1000)),
+        ("min_latency", Number::count(latency.min / 1000)),
+        ("packets_received", Number::count(report.front.packets_received())),
+        ("packets_sent", Number::count(report.front.packets_sent())),
+        ("num_alive_connections", Number::count(report.connection_count)),
+        ("outstanding_requests", Number::count(report.outstanding)),
+        ("uptime", Number::count(report.uptime_ms)),
+        ("znode_count", Number::count(report.tree.node_count)),
+        ("watch_count", Number::count(report.watch_count)),
+        ("ephemerals_count", Number::count(report.tree.ephemerals_count)),
+        ("approximate_data_size", Number::count(report.tree.data_bytes)),
+        ("open_file_descriptor_count", Number::count(process.open_file_descriptors.get())),
+        ("max_file_descriptor_count", Number::count(process.max_file_descriptors.get())),
+        ("global_sessions", Number::count(report.sessions.global)),
+        ("local_sessions", Number::count(report.sessions.local)),
+        ("connection_drop_probability", Number::Real(report.pipeline.connection_drop_probability)),
+        ("last_client_response_size", or_none(size.last)),
+        ("max_client_response_size", or_none(size.max)),
+        ("min_client_response_size", or_none(size.min)),
+        ("outstanding_tls_handshake", Number::Whole(0)),
+        ("auth_failed_count", Number::count(report.front.auth_failed)),
+        ("non_mtls_remote_conn_count", Number::Whole(0)),
+        ("non_mtls_local_conn_count", Number::Whole(0)),
+    ] {
+        sink.value(MetricKind::Gauge, name, value);
+    }
 }
 
-fn namespace_gauges(lines: &mut Lines<'_>, namespaces: &[NamespaceReport]) {
+fn namespaces(sink: &mut dyn MetricSink, namespaces: &[NamespaceReport]) {
     let mut other = NamespaceReport { name: "other".into(), ..NamespaceReport::default() };
     for namespace in namespaces.iter().skip(NAMESPACES_MAX) {
         other.count_limit = other.count_limit.saturating_add(namespace.count_limit.max(0));
@@ -181,15 +274,28 @@ fn namespace_gauges(lines: &mut Lines<'_>, namespaces: &[NamespaceReport]) {
         other.bytes_usage = other.bytes_usage.saturating_add(namespace.bytes_usage);
         other.exceeded += namespace.exceeded;
     }
-    let told =
-        namespaces.iter().take(NAMESPACES_MAX).chain((namespaces.len() > NAMESPACES_MAX).then_some(&other));
-    for namespace in told {
-        let name = metric_name(&namespace.name);
-        lines.line(&format!("{name}_quota_count_limit_per_namespace"), namespace.count_limit);
-        lines.line(&format!("{name}_quota_bytes_limit_per_namespace"), namespace.bytes_limit);
-        lines.line(&format!("{name}_quota_count_usage_per_namespace"), namespace.count_usage);
-        lines.line(&format!("{name}_quota_bytes_usage_per_namespace"), namespace.bytes_usage);
-        lines.line(&format!("{name}_quota_exceeded_error_per_namespace"), namespace.exceeded);
+    let told = || {
+        let rest = (namespaces.len() > NAMESPACES_MAX).then_some(&other);
+        namespaces.iter().take(NAMESPACES_MAX).chain(rest)
+    };
+    type Get = fn(&NamespaceReport) -> i64;
+    let gauges: [(&str, Get); 4] = [
+        ("quota_count_limit_per_namespace", |namespace| namespace.count_limit),
+        ("quota_bytes_limit_per_namespace", |namespace| namespace.bytes_limit),
+        ("quota_count_usage_per_namespace", |namespace| namespace.count_usage),
+        ("quota_bytes_usage_per_namespace", |namespace| namespace.bytes_usage),
+    ];
+    // Metric by metric, as the exposition wants what belongs together.
+    for (name, get) in gauges {
+        sink.set(MetricKind::Gauge, name);
+        for namespace in told() {
+            sink.keyed(MetricKind::Gauge, name, &namespace.name, Number::Whole(get(namespace)));
+        }
+    }
+    let name = "quota_exceeded_error_per_namespace";
+    sink.set(MetricKind::Counter, name);
+    for namespace in told() {
+        sink.keyed(MetricKind::Counter, name, &namespace.name, Number::count(namespace.exceeded));
     }
 }
 
@@ -198,8 +304,9 @@ fn metric_name(name: &str) -> String {
     name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect()
 }
 
-fn counters(lines: &mut Lines<'_>, report: &Report, quorum: &QuorumCounters) {
+fn counters(sink: &mut dyn MetricSink, facts: &ServerFacts, report: &Report, quorum: &QuorumCounters) {
     let (front, pipeline) = (&report.front, &report.pipeline);
+    let mut count = |name: &str, value: u64| sink.value(MetricKind::Counter, name, Number::count(value));
     for (name, value) in [
         ("connection_request_count", front.connect_requests),
         ("connection_rejected", front.connections_rejected),
@@ -222,29 +329,35 @@ fn counters(lines: &mut Lines<'_>, report: &Report, quorum: &QuorumCounters) {
         ("sync_processor_request_queued", pipeline.proposed),
         ("digest_mismatches_count", pipeline.digest_mismatches),
         ("snapshot_error_count", pipeline.snapshot_errors),
+        ("snapshot_rate_limited_count", facts.process.snapshots_rate_limited.get()),
+        ("insecure_admin_count", facts.process.insecure_admin_connections.get()),
         ("ttl_node_created_count", pipeline.ttl_nodes_created),
         ("ttl_node_deleted_count", pipeline.ttl_nodes_deleted),
         ("fsync_threshold_exceed_count", pipeline.fsync_threshold_exceeded),
         ("log_bytes", pipeline.log_bytes),
     ] {
-        lines.line(name, value);
+        count(name, value);
     }
-    ensemble::counters(lines, quorum);
+    ensemble::counters(sink, quorum);
+    let mut count = |name: &str, value: u64| sink.value(MetricKind::Counter, name, Number::count(value));
     for name in COUNTERS_ZERO {
-        lines.line(name, 0);
+        count(name, 0);
     }
     let mut total = 0;
-    for (name, count) in front.op_counts() {
-        lines.line(&format!("op_count_{name}"), count);
-        total += count;
+    for (name, times) in front.op_counts() {
+        count(&format!("op_count_{name}"), times);
+        total += times;
     }
-    lines.line("op_count_total", total);
+    count("op_count_total", total);
 }
 
-fn summaries(lines: &mut Lines<'_>, report: &Report, quorum: &QuorumCounters) {
+fn summaries(sink: &mut dyn MetricSink, report: &Report, quorum: &QuorumCounters) {
     let (front, pipeline) = (&report.front, &report.pipeline);
-    lines.basic("fsynctime", &pipeline.fsync_time.exact, 1000);
-    lines.basic("snapshottime", &pipeline.snapshot_time.exact, 1000);
+    sink.basic("fsynctime", &pipeline.fsync_time.exact, Some(&pipeline.fsync_time), 1000);
+    sink.basic("snapshottime", &pipeline.snapshot_time.exact, Some(&pipeline.snapshot_time), 1000);
+    for name in SETS_EMPTY {
+        sink.set(MetricKind::Summary, name);
+    }
     let (snapshot, log) = (&pipeline.startup_snapshot_load_ms, &pipeline.startup_log_load_ms);
     let both = Tally {
         count: snapshot.count,
@@ -253,31 +366,31 @@ fn summaries(lines: &mut Lines<'_>, report: &Report, quorum: &QuorumCounters) {
         max: snapshot.max + log.max,
         last: snapshot.last + log.last,
     };
-    lines.basic("dbinittime", &both, 1);
-    lines.basic("startup_txns_loaded", &pipeline.startup_transactions, 1);
-    lines.basic("startup_txns_load_time", log, 1);
-    lines.basic("startup_snap_load_time", snapshot, 1);
-    lines.basic("prep_processor_queue_size", &pipeline.queue_size, 1);
-    lines.basic("sync_processor_batch_size", &pipeline.batch_size, 1);
-    lines.basic("node_created_watch_count", &front.node_created_watches, 1);
-    lines.basic("node_deleted_watch_count", &front.node_deleted_watches, 1);
-    lines.basic("node_changed_watch_count", &front.node_changed_watches, 1);
-    lines.basic("node_children_watch_count", &front.node_children_watches, 1);
-    lines.basic("connection_token_deficit", &pipeline.connection_token_deficit, 1);
-    ensemble::summaries(lines, quorum);
+    sink.basic("dbinittime", &both, None, 1);
+    sink.basic("startup_txns_loaded", &pipeline.startup_transactions, None, 1);
+    sink.basic("startup_txns_load_time", log, None, 1);
+    sink.basic("startup_snap_load_time", snapshot, None, 1);
+    sink.basic("prep_processor_queue_size", &pipeline.queue_size, None, 1);
+    sink.basic("sync_processor_batch_size", &pipeline.batch_size, None, 1);
+    sink.basic("node_created_watch_count", &front.node_created_watches, None, 1);
+    sink.basic("node_deleted_watch_count", &front.node_deleted_watches, None, 1);
+    sink.basic("node_changed_watch_count", &front.node_changed_watches, None, 1);
+    sink.basic("node_children_watch_count", &front.node_children_watches, None, 1);
+    sink.basic("connection_token_deficit", &pipeline.connection_token_deficit, None, 1);
+    ensemble::summaries(sink, quorum);
     for name in BASICS_ZERO {
-        lines.basic(name, &Tally::default(), 1);
+        sink.basic(name, &Tally::default(), None, 1);
     }
-    lines.detailed("readlatency", Some(&front.read_latency), 1000);
-    lines.detailed("updatelatency", Some(&front.update_latency), 1000);
-    lines.detailed("request_throttle_queue_time_ms", Some(&pipeline.request_throttle_queue_time), 1000);
-    ensemble::detailed(lines, quorum);
+    sink.detailed("readlatency", Some(&front.read_latency), 1000);
+    sink.detailed("updatelatency", Some(&front.update_latency), 1000);
+    sink.detailed("request_throttle_queue_time_ms", Some(&pipeline.request_throttle_queue_time), 1000);
+    ensemble::detailed(sink, quorum);
     for name in DETAILED_ZERO {
-        lines.detailed(name, None, 1);
+        sink.detailed(name, None, 1);
     }
-    lines.detailed("read_latency_us", Some(&front.read_latency), 1);
-    lines.detailed("update_latency_us", Some(&front.update_latency), 1);
-    lines.detailed("fsync_time_us", Some(&pipeline.fsync_time), 1);
+    sink.detailed("read_latency_us", Some(&front.read_latency), 1);
+    sink.detailed("update_latency_us", Some(&front.update_latency), 1);
+    sink.detailed("fsync_time_us", Some(&pipeline.fsync_time), 1);
 }
 
 #[cfg(test)]

@@ -13,11 +13,11 @@ mod sessions;
 mod text;
 mod watches;
 
-pub use connections::ConnectionReport;
+pub use connections::{ConnectionReport, java_address, op_name};
 pub use ensemble::{EnsembleFacts, EnsembleReport, LeaderReport, PeerPhase, PeerRole, SyncMode};
-pub use mntr::NamespaceReport;
-pub use number::java_double;
-pub use server::{Mode, ServerFacts, TreeReport, VERSION};
+pub use mntr::{MetricKind, MetricSink, NamespaceReport, Number, metrics, summary_parts};
+pub use number::{four_decimals, java_double};
+pub use server::{Mode, ServerFacts, TreeReport, VERSION, environment};
 pub use sessions::SessionReport;
 pub use text::TEXT_BYTES_MAX;
 pub use watches::WatchReport;

@@ -18,7 +18,11 @@ pub fn java_double(value: f64) -> String {
 
 /// At most four decimals, as averages are printed. Source: ZooKeeper `AvgMinMaxCounter#getAvg`.
 pub fn average(value: f64) -> String {
-    java_double((value * 10_000.0).round() / 10_000.0)
+    java_double(four_decimals(value))
+}
+
+pub fn four_decimals(value: f64) -> f64 {
+    (value * 10_000.0).round() / 10_000.0
 }
 
 #[cfg(test)]

@@ -180,10 +180,17 @@ const ENVIRONMENT: [&str; 18] = [
 
 pub(super) fn envi(text: &mut Text, facts: &ServerFacts) {
     text.line("Environment:");
+    for (key, value) in environment(facts) {
+        text.line(&format!("{key}={value}"));
+    }
+}
+
+/// Keys and values of `envi`, in its order.
+pub fn environment(facts: &ServerFacts) -> impl Iterator<Item = (&'static str, String)> {
     let resident = facts.process.resident_bytes.get();
     let limit = facts.process.memory_limit_bytes.get();
     let megabytes = |bytes: u64| format!("{}MB", bytes >> 20);
-    for key in ENVIRONMENT {
+    ENVIRONMENT.into_iter().map(move |key| {
         let value = match key {
             "zookeeper.version" => VERSION.to_owned(),
             "os.memory.free" => megabytes(limit.saturating_sub(resident)),
@@ -194,6 +201,6 @@ pub(super) fn envi(text: &mut Text, facts: &ServerFacts) {
                 known.map_or("<NA>".to_owned(), |(_, value)| value.clone())
             }
         };
-        text.line(&format!("{key}={value}"));
-    }
+        (key, value)
+    })
 }

@@ -57,6 +57,22 @@ impl WatchReport {
         self.listed += other.listed;
     }
 
+    /// Paths by session, where they were listed.
+    pub fn by_session(&self) -> &[(SessionId, Vec<String>)] {
+        &self.by_session
+    }
+
+    /// Sessions by path, where they were listed.
+    pub fn by_path(&self) -> BTreeMap<&str, Vec<SessionId>> {
+        let mut by_path: BTreeMap<&str, Vec<SessionId>> = BTreeMap::new();
+        for (session, paths) in &self.by_session {
+            for path in paths {
+                by_path.entry(path).or_default().push(*session);
+            }
+        }
+        by_path
+    }
+
     /// Different paths watched.
     pub fn paths(&self) -> usize {
         let mut hashes = self.path_hashes.clone();
@@ -85,13 +101,7 @@ pub(super) fn wchc(text: &mut Text, report: &WatchReport) {
 }
 
 pub(super) fn wchp(text: &mut Text, report: &WatchReport) {
-    let mut by_path: BTreeMap<&str, Vec<SessionId>> = BTreeMap::new();
-    for (session, paths) in &report.by_session {
-        for path in paths {
-            by_path.entry(path).or_default().push(*session);
-        }
-    }
-    for (path, sessions) in by_path {
+    for (path, sessions) in report.by_path() {
         if text.is_full() {
             return;
         }

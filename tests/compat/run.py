@@ -5,7 +5,7 @@
     tests/compat/run.py --server … differential kazoo               some of them
     tests/compat/run.py --self-check                                Apache ZooKeeper itself in ringkeeper's place
 
-Suites: differential, recovery, faults, words, kazoo, java, shell, curator, c. What they need (a virtual environment
+Suites: differential, recovery, faults, words, admin, audit, sasl, kazoo, java, shell, curator, c. What they need (a virtual environment
 with kazoo, the jars of ZooKeeper and Curator) is fetched once into --work; Debian's libzookeeper-mt-dev must be
 installed. A suite that cannot run is an error where CI=true and said plainly elsewhere. RK_SEED in the environment
 repeats a random run.
@@ -23,10 +23,13 @@ import sys
 import threading
 import time
 
+import admin
+import audit
 import connections
 import differ
 import faults
 import ops
+import sasl
 import scenarios
 import servers
 import shell
@@ -260,6 +263,44 @@ def suite_words(setting):
     return passed + more, failed + worse
 
 
+def suite_admin(setting):
+    kinds = (setting.reference, setting.subject)
+    ports = [servers.free_port() for _ in kinds]
+    a, b = (server_of(settings=admin.settings(port)) for server_of, port in zip(kinds, ports))
+    with a, b:
+        passed, failed = admin.compare(a, ports[0], b, ports[1])
+    a, b = (server_of(settings=admin.provider(port)) for server_of, port in zip(kinds, ports))
+    with a, b:
+        more, worse = admin.compare_metrics(a, ports[0], b, ports[1])
+    return passed + more, failed + worse
+
+
+def suite_audit(setting):
+    properties = {"zookeeper.audit.enable": "true", "zookeeper.extendedTypesEnabled": "true"}
+    with setting.reference(properties=properties) as a, setting.subject(properties=properties) as b:
+        return audit.compare(a, b)
+
+
+def suite_sasl(setting):
+    python = servers.python_environment(setting.work)
+    ways = [
+        {},
+        {"zookeeper.allowSaslFailedClients": "true"},
+        {"zookeeper.sessionRequireClientSASLAuth": "true"},
+    ]
+    passed = failed = 0
+    for number, more in enumerate(ways):
+        properties = sasl.properties(setting.work, **more)
+        with setting.reference(properties=properties) as a, setting.subject(properties=properties) as b:
+            check = sasl.compare_raw(a, b)
+            if number == 0:
+                sasl.run_kazoo(check, python, b)
+                java = java_command(f"{setting.jars()}/*", "org.apache.zookeeper.ZooKeeperMain")
+                sasl.run_java(check, setting.work, java, b)
+        passed, failed = passed + check.passed, failed + check.failed
+    return passed, failed
+
+
 def suite_kazoo(setting):
     python = servers.python_environment(setting.work)
     with setting.subject() as server:
@@ -280,7 +321,8 @@ def java_classes(setting, source):
 
 
 def java_command(path, main, *arguments):
-    return ["java", "-Xmx256m", "-XX:TieredStopAtLevel=1", "-cp", path, main, *arguments]
+    quiet = "-Dorg.slf4j.simpleLogger.defaultLogLevel=off"
+    return ["java", "-Xmx256m", "-XX:TieredStopAtLevel=1", quiet, "-cp", path, main, *arguments]
 
 
 def suite_java(setting):
@@ -336,6 +378,9 @@ SUITES = {
     "recovery": suite_recovery,
     "faults": suite_faults,
     "words": suite_words,
+    "admin": suite_admin,
+    "audit": suite_audit,
+    "sasl": suite_sasl,
     "kazoo": suite_kazoo,
     "java": suite_java,
     "shell": suite_shell,

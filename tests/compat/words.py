@@ -38,7 +38,7 @@ DATE = re.compile(r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun) [A-Z][a-z]{2} \d\d \d\d:\d\d:\
 
 
 class Client:
-    """A raw session that can send a request and wait for its answer."""
+    """A raw session that can send a request and wait for its answer; None where the server closed instead."""
 
     def __init__(self, port):
         self.wire, self.xid = Wire(port), 0
@@ -50,7 +50,7 @@ class Client:
         self.wire.send(jute.request(self.xid, jute.OPCODES[op], body))
         while True:
             payload = self.wire.frame()
-            if jute.Reader(payload).i32() == self.xid:
+            if payload is None or jute.Reader(payload).i32() == self.xid:
                 return payload
 
 

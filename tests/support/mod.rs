@@ -175,7 +175,12 @@ impl Site {
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]);
         // Small where a test says nothing: many servers start in a test run.
-        let own = [("tickTime", "500"), ("preAllocSize", "4096"), ("maxClientCnxns", "0")];
+        let own = [
+            ("tickTime", "500"),
+            ("preAllocSize", "4096"),
+            ("maxClientCnxns", "0"),
+            ("admin.enableServer", "false"),
+        ];
         for (key, value) in own {
             command.args(["--set", &format!("{key}={value}")]);
         }

@@ -17,6 +17,7 @@ use ringkeeper::proto::txn::TxnEntry;
 use ringkeeper::request::Database;
 use ringkeeper::request::apply::{Fit, Nobody};
 use ringkeeper::request::auth::AuthOptions;
+use ringkeeper::request::auth::sasl::NonceSecret;
 use ringkeeper::request::prepare::PrepareOptions;
 use ringkeeper::session::{IdSource, SessionTable};
 use ringkeeper::snapshot::{SnapshotEvent, SnapshotWork};
@@ -111,6 +112,7 @@ impl World {
             index: 0,
             words: WordOptions::new(&["*".to_owned()], false),
             hash_seed: 1,
+            nonce_secret: NonceSecret::default(),
             serving: Serving::Yes,
         };
         let zxid = database.zxid_applied();
@@ -133,6 +135,8 @@ impl World {
             identity: IDENTITY,
             zxid_snapshot: Zxid::ZERO,
             startup: ringkeeper::node::pipeline::Startup::default(),
+            snapshot_on_stop: false,
+            audit_user: None,
             slow_write: Duration::from_secs(1),
             connection_throttle: ConnectionThrottleOptions::default(),
             request_throttle: RequestThrottleOptions::default(),
@@ -250,7 +254,7 @@ impl World {
                 Output::Snapshot(SnapshotWork::Part(_)) => {
                     self.pipeline.handle(self.now, Input::Snapshot(SnapshotEvent::PartWritten));
                 }
-                Output::Snapshot(_) | Output::Stopped => {}
+                Output::Snapshot(_) | Output::Told(_) | Output::Audit(_) | Output::Stopped => {}
                 Output::Storage(work) => unreachable!("a server alone asks for {work:?}"),
                 Output::Peer(work) => unreachable!("a server alone asks for {work:?}"),
             }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use super::lists::Listing;
 use crate::request::auth::Identities;
+use crate::request::auth::sasl::SaslServer;
 use crate::tree::PinnedData;
 use crate::types::{Instant, SessionId};
 
@@ -52,6 +53,8 @@ pub struct Conn {
     pub session: SessionId,
     pub timeout_ms: i32,
     pub identities: Identities,
+    /// A SASL exchange that has begun.
+    pub sasl: Option<Box<SaslServer>>,
     /// Received and not yet understood: part of a frame, or what waits while the connection may not go on.
     pub input: Vec<u8>,
     /// Bytes at the start of `input` that are understood and not yet moved away.
@@ -132,6 +135,7 @@ impl Conn {
             session: SessionId::NONE,
             timeout_ms: 0,
             identities,
+            sasl: None,
             input: Vec::new(),
             input_taken: 0,
             output: Vec::new(),

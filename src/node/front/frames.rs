@@ -494,15 +494,6 @@ impl<L: FrontLink> Front<L> {
         }
     }
 
-    /// Answers as a server without SASL does: a null token (client-protocol §8.5).
-    fn sasl(&mut self, id: ConnId, xid: i32, body: &[u8]) {
-        if !matches!(Reader::new(body).buffer(), Ok(Some(_))) {
-            return self.close(id);
-        }
-        let null_token = (-1i32).to_be_bytes();
-        self.answer(id, xid, Some(OpCode::Sasl), Zxid::ZERO, ErrorCode::Ok, &null_token);
-    }
-
     /// Answers a four-letter word. `false`: more of it has to come.
     fn word(&mut self, id: ConnId, word: Word, rest: &[u8]) -> bool {
         if word == Word::TelnetClose {

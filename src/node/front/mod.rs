@@ -20,6 +20,7 @@ use crate::node::limits::{BytesShare, Shares};
 use crate::node::link::{FrontLink, NodeChange, Serving, ToFront, ToPipeline};
 use crate::proto::client::{ConnectResponse, EventType, Frame, OpCode, XID_PING, put_notification};
 use crate::proto::{Acl, ErrorCode, Perms};
+use crate::request::auth::sasl::NonceSecret;
 use crate::request::auth::{self, AuthOptions, Identities};
 use crate::session;
 use crate::tree::{Published, TreeReader};
@@ -31,6 +32,7 @@ mod conn;
 mod frames;
 mod lists;
 mod report;
+mod sasl;
 mod serving;
 mod watches;
 
@@ -78,6 +80,8 @@ pub struct FrontOptions {
     pub words: WordOptions,
     /// Seed of the tables' hashes.
     pub hash_seed: u64,
+    /// Nonces of SASL exchanges are made of it; the same for all fronts.
+    pub nonce_secret: NonceSecret,
     /// Until the pipeline says otherwise. [`Serving::No`] in an ensemble, whose leader also wants to know who was heard from.
     pub serving: Serving,
 }
@@ -89,6 +93,8 @@ pub struct Front<L> {
     link: L,
     conns: Slab<Conn>,
     watches: WatchTable,
+    /// Nonces made.
+    nonces: u64,
     now: Now,
     dirty: Vec<ConnId>,
     /// To go on with in the next turn: input is left over and nothing holds it up any more.
@@ -130,6 +136,7 @@ impl<L: FrontLink> Front<L> {
             options,
             link,
             conns: Slab::new(),
+            nonces: 0,
             now: Now::default(),
             dirty: Vec::new(),
             resume: Vec::new(),

@@ -54,6 +54,10 @@ pub struct Snapshots {
     zxid_last: Zxid,
     not_before: Instant,
     running: Option<Running>,
+    /// Questions that wait for a snapshot, each with the zxid it has to reach.
+    asked: Vec<(u64, Zxid)>,
+    /// How they ended.
+    told: Vec<(u64, Result<Zxid, String>)>,
 }
 
 struct Running {
@@ -93,12 +97,33 @@ impl Snapshots {
             zxid_last,
             not_before: Instant::default(),
             running: None,
+            asked: Vec::new(),
+            told: Vec::new(),
         };
         snapshots.draw();
         if options.startup.snapshot_advised {
             snapshots.entries_due = 1;
         }
         snapshots
+    }
+
+    /// Somebody wants a snapshot of the state as it is; [`Snapshots::take_told`] says when there is one.
+    pub fn ask(&mut self, number: u64, zxid_applied: Zxid) {
+        self.asked.push((number, zxid_applied));
+    }
+
+    /// Questions that have an answer: the zxid of a verified snapshot, or why there is none.
+    pub fn take_told(&mut self) -> Vec<(u64, Result<Zxid, String>)> {
+        std::mem::take(&mut self.told)
+    }
+
+    /// Answers whoever is content with the newest snapshot.
+    fn tell_content(&mut self) {
+        let newest = self.zxid_last;
+        let (content, waiting) = self.asked.drain(..).partition(|(_, wanted)| *wanted <= newest);
+        self.asked = waiting;
+        let content: Vec<(u64, Zxid)> = content;
+        self.told.extend(content.into_iter().map(|(number, _)| (number, Ok(newest))));
     }
 
     /// An entry of so many bytes went to the log.
@@ -117,8 +142,11 @@ impl Snapshots {
     /// One slice of the snapshot under way, or the beginning of one that is due.
     pub fn step(&mut self, database: &mut Database, owed: &mut Vec<Output>, now: Instant) {
         if self.running.is_none() {
+            self.tell_content();
             let due = self.entries >= self.entries_due || self.bytes_due.is_some_and(|due| self.bytes >= due);
-            if !due || now < self.not_before || database.zxid_applied() <= self.zxid_last {
+            // Who asks does so now, whatever failed before.
+            let due = !self.asked.is_empty() || (due && now >= self.not_before);
+            if !due || database.zxid_applied() <= self.zxid_last {
                 return;
             }
             self.begin(database, owed, now, None);
@@ -161,12 +189,14 @@ impl Snapshots {
                 let is_install = running.is_install;
                 self.running = None;
                 self.zxid_last = zxid;
+                self.tell_content();
                 Some(Ended::Done { log_from, took, is_install })
             }
             SnapshotEvent::Failed { zxid, reason } => {
                 tracing::error!(%zxid, "snapshot {zxid} failed, older ones and the log stay: {reason}");
                 database.tree.snapshot_abandon();
                 self.running = None;
+                self.told.extend(self.asked.drain(..).map(|(number, _)| (number, Err(reason.clone()))));
                 self.not_before = now + RETRY_AFTER;
                 self.entries = self.entries_due;
                 Some(Ended::Failed)
@@ -200,6 +230,8 @@ impl Snapshots {
     pub fn rebuilt(&mut self, zxid_last: Zxid, entries: u64) {
         assert!(self.running.is_none(), "a snapshot of what is gone is given up first");
         (self.zxid_last, self.entries) = (zxid_last, entries);
+        let gone = "the state that was asked for is gone";
+        self.told.extend(self.asked.drain(..).map(|(number, _)| (number, Err(gone.to_owned()))));
     }
 
     /// Gives up the snapshot under way, as its database is given up.

@@ -23,6 +23,7 @@ impl<L: PipelineLink> Pipeline<L> {
         let mut report = EnsembleReport {
             voters: ensemble.options.membership.voters().count() as u32,
             membership: ensemble.options.membership.to_text(),
+            leader_id: ensemble.leader.map(|leader| i64::from(leader.0)),
             counters: self.surveys.quorum.clone(),
             ..EnsembleReport::default()
         };

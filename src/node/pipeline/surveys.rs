@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::Startup;
 use super::standing::Standing;
-use super::{PipelineOptions, Startup};
 use crate::metrics::{PipelineCounters, QuorumCounters};
 use crate::node::ConnId;
 use crate::node::link::FrontReport;
@@ -17,11 +17,23 @@ const DIGEST_INTERVAL: i64 = 128;
 /// Namespaces `mntr` tells of.
 const NAMESPACES_MAX: usize = 256;
 
+/// Who is told the end of a survey.
+#[derive(Debug, Clone, Copy)]
+pub enum Asker {
+    Client {
+        front: usize,
+        conn: ConnId,
+    },
+    /// The admin server, under the number of its question.
+    Admin {
+        number: u64,
+    },
+}
+
 /// A word that waits for the fronts' reports.
 #[derive(Debug)]
 pub struct Survey {
-    pub front: usize,
-    pub conn: ConnId,
+    pub asker: Asker,
     pub word: Word,
     missing: usize,
     merged: FrontReport,
@@ -59,14 +71,14 @@ impl Surveys {
     }
 
     /// Begins to answer a word; each front is to be asked under the number this gives.
-    pub fn begin(&mut self, front: usize, conn: ConnId, word: Word, argument: i64) -> u64 {
+    pub fn begin(&mut self, asker: Asker, word: Word, argument: i64) -> u64 {
         match word {
             Word::Stmk => self.trace_mask = argument,
             Word::Srst => self.counters.reset(),
             _ => {}
         }
         self.next += 1;
-        let survey = Survey { front, conn, word, missing: self.front_count, merged: FrontReport::default() };
+        let survey = Survey { asker, word, missing: self.front_count, merged: FrontReport::default() };
         self.surveys.insert(self.next, survey);
         self.next
     }
@@ -96,19 +108,12 @@ impl Surveys {
         }
     }
 
-    /// The answer to a word whose reports are complete.
-    pub fn answer(
-        &self,
-        survey: Survey,
-        standing: Standing,
-        database: &Database,
-        options: &PipelineOptions,
-        now: Now,
-    ) -> String {
+    /// What there is to say to a word, once its reports are complete.
+    pub fn report(&self, survey: Survey, standing: Standing, database: &Database, now: Now) -> Report {
         let FrontReport { counters, connections, connection_count, watches, watch_count, outstanding } =
             survey.merged;
         let tree = &database.tree;
-        let report = Report {
+        Report {
             mode: standing.mode,
             zxid: database.zxid_applied(),
             uptime_ms: now.instant.since(self.started).as_millis() as u64,
@@ -130,8 +135,7 @@ impl Surveys {
             digests: self.digests.iter().copied().collect(),
             namespaces: namespaces(database),
             ensemble: standing.ensemble,
-        };
-        words::answer(survey.word, &options.facts, &report)
+        }
     }
 }
 

@@ -8,11 +8,13 @@
 //! connection shows later does not change them.
 
 mod acl;
+pub mod sasl;
 mod scheme;
 
 pub use acl::{check_acl, fix_up_acl, redact_for};
 pub use scheme::digest_id;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -38,6 +40,10 @@ pub struct AuthOptions {
     pub super_digest: Option<Secret>,
     /// A SASL provider is configured.
     pub sasl_enabled: bool,
+    /// Users of DIGEST-MD5; `None`: exchanges are answered as by a server without SASL.
+    pub sasl_users: Option<Arc<BTreeMap<String, Secret>>>,
+    /// `allowSaslFailedClients`: who fails goes on as nobody.
+    pub allow_sasl_failed: bool,
     /// `superUser` and `superUser.*`: authorization ids that are super.
     pub sasl_super_users: Vec<String>,
     /// `letAnySaslUserDoX`: the id in a list that every SASL user matches.
@@ -61,6 +67,8 @@ impl Default for AuthOptions {
             digest_algorithm: DigestAlgorithm::Sha1,
             super_digest: None,
             sasl_enabled: false,
+            sasl_users: None,
+            allow_sasl_failed: false,
             sasl_super_users: Vec::new(),
             sasl_any_user: None,
             x509_enabled: false,
@@ -86,6 +94,8 @@ impl AuthOptions {
             digest_algorithm: auth.digest_algorithm,
             super_digest: auth.super_digest.clone(),
             sasl_enabled: has(AuthProvider::Sasl),
+            sasl_users: auth.sasl_users.clone().map(Arc::new),
+            allow_sasl_failed: auth.allow_sasl_failed_clients,
             sasl_super_users: auth.super_users.clone(),
             sasl_any_user: auth.let_any_sasl_user_do_x.clone(),
             x509_enabled: has(AuthProvider::X509),
@@ -153,6 +163,11 @@ impl Identities {
     /// Where the connection comes from.
     pub fn address(&self) -> IpAddr {
         self.0.address
+    }
+
+    /// The same as Java prints it.
+    pub fn address_text(&self) -> String {
+        scheme::address_text(self.0.address)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Identity> {
@@ -241,6 +256,12 @@ pub fn authenticate(
         Some(Scheme::Sasl | Scheme::X509) | None => false,
     };
     if accepted { AuthOutcome::Ok } else { AuthOutcome::Failed }
+}
+
+/// Whether connections have to authenticate by SASL before anything else.
+/// Source: ZooKeeper `AuthenticationHelper#isSaslAuthRequired`.
+pub fn is_sasl_required(options: &AuthOptions) -> bool {
+    options.enforce_schemes.iter().any(|scheme| scheme == "sasl")
 }
 
 /// True if authentication is enforced and the connection has none of the schemes wanted: all its requests but auth and sasl
