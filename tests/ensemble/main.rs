@@ -147,6 +147,31 @@ fn a_wiped_server_comes_back_with_everything() {
     finish(&mut cluster, load);
 }
 
+/// A server that lost its disk does not make a quorum with one that has only a part: what the third acknowledged would be gone.
+#[test]
+fn a_wiped_server_does_not_help_to_lose_data() {
+    let mut cluster = Cluster::new(3, 0);
+    let leader = cluster.start_all();
+    let load = Load::start(&cluster.addrs(), 4, 0, seed("a_wiped_server_does_not_help"));
+    load.wait_for_more(SOME);
+    let [behind, wiped] = others(&cluster, leader)[..] else { unreachable!("three servers") };
+    cluster.kill(behind);
+    load.wait_for_more(SOME);
+    cluster.kill(wiped);
+    cluster.kill(leader);
+    cluster.wipe(wiped);
+    cluster.start(behind);
+    cluster.start(wiped);
+    wait_until("it has given up its vote", || {
+        cluster.server(wiped).log().contains("this server has no data and others")
+    });
+    assert_eq!((cluster.mode(behind), cluster.mode(wiped)), (None, None));
+    cluster.start(leader);
+    cluster.wait_all();
+    load.wait_for_more(SOME);
+    finish(&mut cluster, load);
+}
+
 #[test]
 fn without_a_quorum_nobody_is_served() {
     let mut cluster = Cluster::new(3, 0);
