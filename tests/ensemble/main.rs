@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use cluster::Cluster;
 use load::Load;
-use ringkeeper::client::{Client, ClientError, ConnectOptions, four_letter};
+use ringkeeper::client::{Client, ClientError, ConnectOptions, Request, four_letter};
 use ringkeeper::proto::client::{CreateMode, EventType};
 use ringkeeper::stdx::rng::Rng;
 use support::{PATIENCE, chance, pick, seed, shapes, wait_for, wait_until};
@@ -55,6 +55,9 @@ fn three_servers_elect_serve_and_come_back() {
         assert_eq!((metrics["server_state"].as_str(), metrics["quorum_size"].as_str()), ("leader", "3"));
         assert_eq!((metrics["synced_followers"].as_str(), metrics["learners"].as_str()), ("2", "2"));
         assert_eq!(metrics["peer_state"], "leading - broadcast");
+        assert_eq!(metrics["looking_count"], "1");
+        assert!(metrics["proposal_count"].parse::<u64>().unwrap() >= 6, "{metrics:?}");
+        assert_eq!(metrics["cnt_leader_unavailable_time"], "1");
         let follower = others(&cluster, leader)[0];
         assert_eq!(cluster.metrics(follower)["peer_state"], "following - broadcast");
         // All at once, and again.
@@ -144,6 +147,45 @@ fn a_wiped_server_comes_back_with_everything() {
     load.wait_for_more(SOME);
     cluster.start(leader);
     cluster.wait_all();
+    finish(&mut cluster, load);
+}
+
+/// More than leaders keep in memory came while it was away, much of it large.
+#[test]
+fn a_server_far_behind_gets_everything() {
+    const NODES: usize = 800;
+    const BYTES: usize = 100_000;
+    let mut cluster = Cluster::new(3, 0);
+    let leader = cluster.start_all();
+    let away = others(&cluster, leader)[0];
+    let mut client = cluster.client(leader);
+    client.create("/large", b"", CreateMode::Persistent).unwrap();
+    cluster.kill(away);
+    for index in 0..NODES {
+        let path = format!("/large/{index}");
+        client.queue(&Request::create(&path, &vec![index as u8; BYTES], CreateMode::Persistent));
+        if index % 50 == 49 {
+            client.flush().unwrap();
+            for _ in 0..50 {
+                assert!(client.receive_reply().unwrap().is_ok());
+            }
+        }
+    }
+    let load = Load::start(&cluster.addrs(), 2, 0, seed("a_server_far_behind"));
+    load.wait_for_more(SOME);
+    cluster.start(away);
+    cluster.wait_all();
+    load.wait_for_more(SOME);
+    let mut reader = cluster.client(away);
+    reader.sync("/large").unwrap();
+    assert_eq!(reader.get_children("/large", false).unwrap().len(), NODES);
+    for index in 0..NODES {
+        let (data, _) = reader.get_data(&format!("/large/{index}"), false).unwrap();
+        assert!(
+            data.is_some_and(|data| data.len() == BYTES && data.iter().all(|byte| *byte == index as u8)),
+            "{index}"
+        );
+    }
     finish(&mut cluster, load);
 }
 

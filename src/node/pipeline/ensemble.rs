@@ -494,6 +494,7 @@ impl<L: PipelineLink> Pipeline<L> {
         if !matches!(ensemble.role, Role::Looking) {
             return;
         }
+        self.surveys.chronicle.elected(now);
         ensemble.leader = Some(leader);
         ensemble.durable_told = zxid_last;
         let me = ensemble.options.me;
@@ -575,6 +576,7 @@ impl<L: PipelineLink> Pipeline<L> {
                     return false;
                 }
                 tracing::debug!("the log is settled at {zxid_last}");
+                self.surveys.chronicle.looks(now);
                 ensemble.role = Role::Looking;
                 ensemble.leader = None;
                 ensemble.abstains = has_no_standing;
@@ -724,6 +726,8 @@ impl<L: PipelineLink> Pipeline<L> {
     pub(super) fn serve(&mut self) {
         self.serving = Serving::Yes;
         let ensemble = self.ensemble.as_deref_mut().expect("only a member begins to serve");
+        let leads = matches!(ensemble.role, Role::Leading(_));
+        self.surveys.chronicle.serves(self.now.instant, leads, ensemble.options.observer);
         for front in 0..self.links.len() {
             ensemble.farewells.push_back((front, ToFront::Serving(Serving::Yes)));
         }
@@ -735,6 +739,7 @@ impl<L: PipelineLink> Pipeline<L> {
         let Some(ensemble) = self.ensemble.as_deref_mut() else { return };
         tracing::warn!("looking for a leader again: {reason}");
         let role = std::mem::replace(&mut ensemble.role, Role::Settling);
+        self.surveys.chronicle.leaves(self.now.instant, self.serving == Serving::Yes);
         ensemble.leader = None;
         let is_roles = |whose: &Whose| matches!(whose, Whose::Leader | Whose::Learner);
         for (&conn, _) in ensemble.peers.iter().filter(|(_, whose)| is_roles(whose)) {
@@ -779,7 +784,10 @@ impl<L: PipelineLink> Pipeline<L> {
                     ensemble.snap_wanted = Some(epoch);
                 }
             }
-            Role::Leading(mut leading) => leading.feed.abandon(&mut self.database),
+            Role::Leading(mut leading) => {
+                self.surveys.chronicle.reigned(leading.machine.counters());
+                leading.feed.abandon(&mut self.database);
+            }
             Role::Settling | Role::Looking | Role::Dialling(_) => {}
         }
         self.proved = None;

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::standing::Standing;
+use super::standing::{Chronicle, Standing};
 use super::{PipelineOptions, Startup};
-use crate::metrics::{PipelineCounters, QuorumCounters};
+use crate::metrics::PipelineCounters;
 use crate::node::ConnId;
 use crate::node::link::FrontReport;
 use crate::request::Database;
@@ -31,8 +31,8 @@ pub struct Survey {
 #[derive(Debug)]
 pub struct Surveys {
     pub counters: PipelineCounters,
-    /// Of all roles in the ensemble, but what the present one counts itself.
-    pub quorum: QuorumCounters,
+    /// Of a member of an ensemble.
+    pub chronicle: Chronicle,
     started: Instant,
     trace_mask: i64,
     digests: VecDeque<(Zxid, u64)>,
@@ -48,7 +48,7 @@ impl Surveys {
         counters.startup_transactions.record(startup.transactions);
         Surveys {
             counters,
-            quorum: QuorumCounters::default(),
+            chronicle: Chronicle::default(),
             started: now,
             trace_mask: words::TRACE_MASK_DEFAULT,
             digests: VecDeque::new(),
