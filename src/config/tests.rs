@@ -607,6 +607,10 @@ fn roles_and_numbers_worth_a_line_are_told() {
         notices("1", &format!("{THREE}server.4=d:1:2\ncnxTimeout=7")),
         ["4 participants tolerate no more failures than 3 would"]
     );
+    assert_eq!(
+        notices("1", &format!("{THREE}observerMasterPort=9\nsyncEnabled=false\nlocalSessionsEnabled=false")),
+        ["keys of features this release does not have, ignored: observerMasterPort, syncEnabled"]
+    );
     let alone =
         "standaloneEnabled=false\nserver.1=a:1:2\nserver.2=b:1:2:observer\ninitLimit=10\nsyncLimit=5\n";
     assert_eq!(ensemble_of("2", alone).own().role, Role::Observer);

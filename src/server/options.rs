@@ -19,7 +19,7 @@ use crate::snapshot::Packing;
 use crate::txnlog::WriterOptions;
 use crate::types::Zxid;
 use crate::words::{ServerFacts, WordOptions};
-use crate::zab::election::ElectionOptions;
+use crate::zab::election::{ElectionOptions, EmptyVote};
 use crate::zab::leader::LeaderOptions;
 use crate::zab::mesh::MeshOptions;
 use crate::zab::quorum::Verifier;
@@ -235,6 +235,11 @@ pub(super) fn ensemble(
         election: ElectionOptions {
             interval_min: ms(ensemble.notification_min_ms).min(NOTIFICATION_INTERVAL_MAX),
             interval_max: ms(ensemble.notification_max_ms).min(NOTIFICATION_INTERVAL_MAX),
+            empty: match standing {
+                Standing::Full => EmptyVote::Counts,
+                Standing::Empty { may_found: true } => EmptyVote::Founds,
+                Standing::Empty { may_found: false } => EmptyVote::Never,
+            },
             ..ElectionOptions::new(me)
         },
         mesh: MeshOptions {

@@ -41,6 +41,20 @@ pub struct ElectionOptions {
     pub interval_max: Duration,
     /// For a better vote, once a quorum agrees. Source: ZooKeeper `FastLeaderElection.finalizeWait`.
     pub finalize_wait: Duration,
+    pub empty: EmptyVote,
+}
+
+/// What the vote of this server counts for while it has no data: no transaction, and no epoch it ever followed (S9). It may be new, or
+/// have lost what others rely on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum EmptyVote {
+    /// As any other: an operator says so.
+    #[default]
+    Counts,
+    /// Among servers without data alone: once a voter shows some, this one has no say until it was synchronised.
+    Founds,
+    /// Nothing.
+    Never,
 }
 
 impl ElectionOptions {
@@ -50,6 +64,7 @@ impl ElectionOptions {
             interval_min: Duration::from_millis(200),
             interval_max: Duration::from_secs(1),
             finalize_wait: Duration::from_millis(200),
+            empty: EmptyVote::default(),
         }
     }
 }
@@ -115,6 +130,8 @@ pub struct Election {
     round: i64,
     /// What this server brings: its last zxid and current epoch.
     own: (Zxid, Epoch),
+    /// Some voter has data: see [`EmptyVote::Founds`]. Never forgotten.
+    has_seen_data: bool,
     /// What it votes for, and when settled, the vote that won.
     choice: Choice,
     /// The newest vote of each voter in this round, this server's among them.
@@ -147,6 +164,7 @@ impl Election {
             phase: Phase::Idle,
             round: 0,
             own: (UNTRUSTED, Epoch(0)),
+            has_seen_data: false,
             choice: Choice::NONE,
             votes: BTreeMap::new(),
             outside: BTreeMap::new(),
@@ -170,8 +188,29 @@ impl Election {
             self.gone = self.gone.union(self.voters.without(self.linked));
             self.gone.remove(self.options.me);
         }
-        self.own = (zxid_last, current);
+        let is_empty = zxid_last == Zxid::ZERO && current == Epoch(0);
+        let counts = match self.options.empty {
+            EmptyVote::Counts => true,
+            EmptyVote::Founds => !is_empty || !self.has_seen_data,
+            EmptyVote::Never => !is_empty,
+        };
+        self.own = (if counts { zxid_last } else { UNTRUSTED }, current);
         self.begin(now);
+    }
+
+    /// A vote shows that there are data, and this server has none: before it could help to elect one that lacks some of them, it gives
+    /// up its say.
+    fn gives_up_say(&mut self, vote: &Notification) -> bool {
+        let is_empty = self.own == (Zxid::ZERO, Epoch(0));
+        let shows_data = vote.zxid > Zxid::ZERO || vote.peer_epoch > 0;
+        if self.options.empty != EmptyVote::Founds || !is_empty || !shows_data {
+            return false;
+        }
+        tracing::warn!("this server has no data and others do: it has no vote until it is synchronised");
+        self.has_seen_data = true;
+        self.own.0 = UNTRUSTED;
+        self.restart(self.own_choice());
+        true
     }
 
     fn begin(&mut self, now: Instant) {
@@ -242,13 +281,13 @@ impl Election {
                     return;
                 }
                 let before = (self.round, self.choice);
-                if !self.weigh(from, notification) {
-                    return;
-                }
+                let counts = self.weigh(from, notification);
                 if before != (self.round, self.choice) {
                     self.broadcast();
                 }
-                self.count(now);
+                if counts {
+                    self.count(now);
+                }
             }
             ServerState::Following | ServerState::Leading => self.join(from, notification),
             ServerState::Observing => {}
@@ -259,7 +298,7 @@ impl Election {
     fn weigh(&mut self, from: ServerId, vote: &Notification) -> bool {
         // A server without trusted data would take part in no quorum that means something.
         let counts = self.own.0 != UNTRUSTED && vote.zxid != UNTRUSTED;
-        if !counts || !self.is_plausible(vote) || vote.round < self.round {
+        if !counts || !self.is_plausible(vote) || self.gives_up_say(vote) || vote.round < self.round {
             return false;
         }
         if vote.round > self.round {

@@ -17,12 +17,13 @@ const WORD_PATIENCE: Duration = Duration::from_secs(2);
 
 /// An ensemble. Servers are counted from 0; their ids are one more.
 pub struct Cluster {
-    directory: tempfile::TempDir,
     shape: Shape,
     places: Vec<Place>,
     keys: Vec<(String, String)>,
     wires: Option<Wires>,
     runs: u32,
+    /// Dropped last: a server that is dropped by a test that fails shows its log.
+    directory: tempfile::TempDir,
 }
 
 /// One server: where it is, and its process while it runs.

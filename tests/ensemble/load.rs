@@ -335,7 +335,8 @@ impl Writer {
                 }
             }
         }
-        if client.flush().is_err() {
+        if client.flush().is_err() || chance(&mut self.rng, 2) {
+            // Or it goes elsewhere without waiting, while the old server still works on what it was told.
             self.link.drop_client();
             return 0;
         }

@@ -229,6 +229,7 @@ pub(super) fn ensemble(
     let init_limit_ticks =
         limit("initLimit", "an ensemble needs it: ticks that finding and following a leader may take")?;
     let sync_limit_ticks = limit("syncLimit", "an ensemble needs it: ticks that a server may be silent")?;
+    note_missing_features(values, notices);
     let tries = values.number::<u32>("electionPortBindRetry");
     let of_tick = values.number::<u32>("tickTime").saturating_mul(sync_limit_ticks);
     let observer_sync = match values.is_given("observer.syncEnabled") {
@@ -265,6 +266,34 @@ pub(super) fn ensemble(
         leader_serves: values.flag("leaderServes"),
         multi_address: values.flag("multiAddress.enabled"),
     }))
+}
+
+/// Features an ensemble may have and this release has not: what is asked for and does not come is told.
+fn note_missing_features(values: &Values, notices: &mut Vec<Notice>) {
+    let mut names: Vec<String> = [
+        ("reconfigEnabled", "false"),
+        ("localSessionsEnabled", "false"),
+        ("localSessionsUpgradingEnabled", "false"),
+        ("readonlymode.enabled", "false"),
+        ("observerMasterPort", "0"),
+        ("syncEnabled", "true"),
+        ("observer.syncEnabled", "true"),
+    ]
+    .into_iter()
+    .filter(|(key, off)| !values.raw(key).eq_ignore_ascii_case(off))
+    .map(|(key, _)| key.to_owned())
+    .collect();
+    if names.is_empty() {
+        return;
+    }
+    let told = notices.iter_mut().find_map(|notice| match notice {
+        Notice::NotAvailable { names } => Some(names),
+        _ => None,
+    });
+    match told {
+        Some(told) => told.append(&mut names),
+        None => notices.push(Notice::NotAvailable { names }),
+    }
 }
 
 fn own_id(

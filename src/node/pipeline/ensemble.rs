@@ -506,6 +506,7 @@ impl<L: PipelineLink> Pipeline<L> {
         if !matches!(ensemble.role, Role::Looking) {
             return;
         }
+        self.surveys.chronicle.elected(now);
         ensemble.leader = Some(leader);
         ensemble.durable_told = zxid_last;
         let me = ensemble.options.me;
@@ -591,6 +592,7 @@ impl<L: PipelineLink> Pipeline<L> {
                     return false;
                 }
                 tracing::debug!("the log is settled at {zxid_last}");
+                self.surveys.chronicle.looks(now);
                 ensemble.role = Role::Looking;
                 ensemble.leader = None;
                 ensemble.abstains = has_no_standing;
@@ -745,6 +747,8 @@ impl<L: PipelineLink> Pipeline<L> {
         self.serving = Serving::Yes;
         if let Some(ensemble) = self.ensemble.as_deref_mut() {
             ensemble.failures = 0;
+            let leads = matches!(ensemble.role, Role::Leading(_));
+            self.surveys.chronicle.serves(self.now.instant, leads, ensemble.options.observer);
         }
         for front in 0..self.links.len() {
             self.tell(front, ToFront::Serving(Serving::Yes));
@@ -778,6 +782,7 @@ impl<L: PipelineLink> Pipeline<L> {
             ensemble.failures += 1;
         }
         let role = std::mem::replace(&mut ensemble.role, Role::Settling);
+        self.surveys.chronicle.leaves(self.now.instant, self.serving == Serving::Yes);
         ensemble.leader = None;
         let is_roles = |whose: &Whose| matches!(whose, Whose::Leader | Whose::Learner);
         for (&conn, _) in ensemble.peers.iter().filter(|(_, whose)| is_roles(whose)) {
@@ -822,7 +827,10 @@ impl<L: PipelineLink> Pipeline<L> {
                     ensemble.snap_wanted = Some(epoch);
                 }
             }
-            Role::Leading(mut leading) => leading.feed.abandon(&mut self.database),
+            Role::Leading(mut leading) => {
+                self.surveys.chronicle.reigned(leading.machine.counters());
+                leading.feed.abandon(&mut self.database);
+            }
             Role::Settling | Role::Looking | Role::Dialling(_) => {}
         }
         self.proved = None;

@@ -284,6 +284,7 @@ impl<L: PipelineLink> Pipeline<L> {
                 self.log.append(zxid, &entry);
                 self.snapshots.logged(entry.len());
                 self.surveys.counters.log_bytes += entry.len() as u64;
+                self.surveys.chronicle.counters.proposals_received += 1;
                 self.entries_waiting += 1;
                 recent.push(zxid, entry.clone());
                 self.queue.push_back(Item::Own { zxid, entry });
@@ -293,6 +294,7 @@ impl<L: PipelineLink> Pipeline<L> {
                     zxid >= self.zxid_committed && zxid <= self.log.zxid_appended(),
                     "{zxid} is committed out of order"
                 );
+                self.surveys.chronicle.counters.commits_received += 1;
                 self.zxid_committed = zxid;
                 *decided = zxid.max(*decided);
             }
@@ -540,6 +542,7 @@ impl<L: PipelineLink> Pipeline<L> {
         let renewing = Renewing { front, conn, timeout_ms };
         learning.local.renewing.entry(session).or_default().push_back(renewing);
         learning.machine.revalidate(session, timeout_ms);
+        self.surveys.chronicle.counters.revalidations_asked += 1;
     }
 
     fn revalidated(&mut self, session: SessionId, valid: bool) {

@@ -65,7 +65,7 @@ impl<L: PipelineLink> Pipeline<L> {
                 What::Permission(credentials) => {
                     let permission =
                         permission(&self.database.tree, &credentials, &self.options.prepare.auth);
-                    self.tell(number, Answer::Permission(permission));
+                    self.answer_admin(number, Answer::Permission(permission));
                 }
                 What::Snapshot => self.snapshots.ask(number, self.database.zxid_applied()),
             }
@@ -88,7 +88,7 @@ impl<L: PipelineLink> Pipeline<L> {
                 let text = words::answer(word, &self.options.facts, &report);
                 self.links[front].push(ToFront::Text { conn, text: Bytes::from(text) });
             }
-            Asker::Admin { number } => self.tell(number, Answer::Report(Box::new(report))),
+            Asker::Admin { number } => self.answer_admin(number, Answer::Report(Box::new(report))),
         }
     }
 
@@ -99,7 +99,7 @@ impl<L: PipelineLink> Pipeline<L> {
                 // A failure was told where it happened. The log has everything, so the stop goes on.
                 self.questions.parting = Parting::Over;
             } else {
-                self.tell(number, Answer::Snapshot(result));
+                self.answer_admin(number, Answer::Snapshot(result));
             }
         }
     }
@@ -114,7 +114,7 @@ impl<L: PipelineLink> Pipeline<L> {
         self.questions.parting != Parting::Asked
     }
 
-    fn tell(&mut self, number: u64, answer: Answer) {
+    fn answer_admin(&mut self, number: u64, answer: Answer) {
         self.owed.push(Output::Told(Told { number, answer }));
     }
 }

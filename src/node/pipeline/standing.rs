@@ -2,10 +2,73 @@
 
 use super::Pipeline;
 use super::ensemble::{Ensemble, Role};
+use crate::metrics::QuorumCounters;
 use crate::node::link::{PipelineLink, Serving};
-use crate::types::SessionId;
+use crate::types::{Instant, SessionId};
 use crate::words::{EnsembleReport, LeaderReport, Mode, PeerPhase, PeerRole};
+use crate::zab::leader::LeaderCounters;
 use crate::zab::learner::Phase;
+
+/// What happened to a member so far.
+#[derive(Debug, Default)]
+pub(super) struct Chronicle {
+    /// Of all roles, but what a present leader counts itself.
+    pub counters: QuorumCounters,
+    looking_since: Option<Instant>,
+    following_since: Option<Instant>,
+    /// Since clients were last served.
+    unserving_since: Option<Instant>,
+}
+
+impl Chronicle {
+    pub(super) fn looks(&mut self, now: Instant) {
+        self.counters.lookings += 1;
+        self.looking_since = Some(now);
+        self.unserving_since.get_or_insert(now);
+    }
+
+    /// The election ended. Source: ZooKeeper `FastLeaderElection#leaveInstance`.
+    pub(super) fn elected(&mut self, now: Instant) {
+        let took_ms = ms_since(self.looking_since.take(), now);
+        self.counters.election_ms.record(took_ms);
+        self.following_since = Some(now);
+    }
+
+    /// Clients are served, by a leader or a learner.
+    pub(super) fn serves(&mut self, now: Instant, leads: bool, is_observer: bool) {
+        let out_ms = ms_since(self.unserving_since.take(), now);
+        self.counters.unavailable_ms.record(out_ms);
+        let took_ms = ms_since(self.following_since.take(), now);
+        match (leads, is_observer) {
+            (true, _) => self.counters.leader_unavailable_ms.record(out_ms),
+            (false, false) => self.counters.follower_sync_ms.record(took_ms),
+            (false, true) => self.counters.observer_sync_ms.record(took_ms),
+        }
+    }
+
+    /// A role ended, at which clients may have been served.
+    pub(super) fn leaves(&mut self, now: Instant, served: bool) {
+        if served {
+            self.unserving_since = Some(now);
+        }
+    }
+
+    /// What a leader counted stays.
+    pub(super) fn reigned(&mut self, counters: &LeaderCounters) {
+        add(&mut self.counters, counters);
+    }
+}
+
+fn add(to: &mut QuorumCounters, counters: &LeaderCounters) {
+    to.proposals += counters.proposals;
+    to.commits += counters.commits;
+    to.diffs += counters.diff_syncs;
+    to.snaps += counters.snapshot_syncs;
+}
+
+fn ms_since(then: Option<Instant>, now: Instant) -> u64 {
+    then.map_or(0, |then| now.since(then).as_millis() as u64)
+}
 
 /// A server's mode, and what only a member of an ensemble has.
 #[derive(Debug, Default)]
@@ -24,7 +87,7 @@ impl<L: PipelineLink> Pipeline<L> {
             voters: ensemble.options.membership.voters().count() as u32,
             membership: ensemble.options.membership.to_text(),
             leader_id: ensemble.leader.map(|leader| i64::from(leader.0)),
-            counters: self.surveys.quorum.clone(),
+            counters: self.surveys.chronicle.counters.clone(),
             ..EnsembleReport::default()
         };
         let mut mode = Mode::NotServing;
@@ -70,10 +133,7 @@ impl<L: PipelineLink> Pipeline<L> {
                     proposal_bytes_min: or_none(sizes.min),
                     proposal_bytes_max: or_none(sizes.max),
                 });
-                report.counters.proposals += counters.proposals;
-                report.counters.commits += counters.commits;
-                report.counters.diffs += counters.diff_syncs;
-                report.counters.snaps += counters.snapshot_syncs;
+                add(&mut report.counters, counters);
                 // A leader serves, whether or not it has clients of its own.
                 if leading.reigns {
                     mode = Mode::Leader;

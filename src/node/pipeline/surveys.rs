@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::Startup;
-use super::standing::Standing;
-use crate::metrics::{PipelineCounters, QuorumCounters};
+use super::standing::{Chronicle, Standing};
+use crate::metrics::PipelineCounters;
 use crate::node::ConnId;
 use crate::node::link::FrontReport;
 use crate::request::Database;
@@ -43,8 +43,8 @@ pub struct Survey {
 #[derive(Debug)]
 pub struct Surveys {
     pub counters: PipelineCounters,
-    /// Of all roles in the ensemble, but what the present one counts itself.
-    pub quorum: QuorumCounters,
+    /// Of a member of an ensemble.
+    pub chronicle: Chronicle,
     started: Instant,
     trace_mask: i64,
     digests: VecDeque<(Zxid, u64)>,
@@ -60,7 +60,7 @@ impl Surveys {
         counters.startup_transactions.record(startup.transactions);
         Surveys {
             counters,
-            quorum: QuorumCounters::default(),
+            chronicle: Chronicle::default(),
             started: now,
             trace_mask: words::TRACE_MASK_DEFAULT,
             digests: VecDeque::new(),

@@ -51,8 +51,13 @@ impl World {
 
     /// Starts a server; it is connected to all that are there.
     fn start(&mut self, id: u8, zxid: i64, epoch: u32) {
+        self.start_with(id, zxid, epoch, EmptyVote::Counts);
+    }
+
+    fn start_with(&mut self, id: u8, zxid: i64, epoch: u32, empty: EmptyVote) {
         let id = ServerId(id);
-        let mut election = Election::new(ElectionOptions::new(id), &self.membership);
+        let options = ElectionOptions { empty, ..ElectionOptions::new(id) };
+        let mut election = Election::new(options, &self.membership);
         for (other, server) in &mut self.servers {
             server.election.connected(id);
             election.connected(*other);
@@ -280,6 +285,54 @@ fn untrusted_data_elect_nobody() {
     assert!(world.servers.values().all(|server| server.elected.is_none()));
     world.start(3, 0, 0);
     assert_eq!(world.settle(Duration::from_secs(2)).0, 3);
+}
+
+/// A server that lost its data does not help one that lacks what was acknowledged (S9): 3 has all, and is away.
+#[test]
+fn an_empty_server_has_no_vote_once_others_show_data() {
+    for empty in [EmptyVote::Founds, EmptyVote::Never] {
+        for seed in 0..50 {
+            let mut world = World::new(membership(3, 0, ""), seed);
+            if seed % 2 == 0 {
+                world.start(2, 5, 1);
+            }
+            world.start_with(1, 0, 0, empty);
+            if seed % 2 == 1 {
+                world.start(2, 5, 1);
+            }
+            let until = world.now + Duration::from_secs(5);
+            while world.step(until) {}
+            // Nor after it looked again.
+            world.look(1, 0, 0);
+            let until = world.now + Duration::from_secs(5);
+            while world.step(until) {}
+            assert!(world.servers.values().all(|server| server.elected.is_none()), "seed {seed}");
+            world.start(3, 9, 1);
+            assert_eq!(world.settle(Duration::from_secs(2)).0, 3, "seed {seed}");
+            // Synchronised, it counts as any other.
+            world.stop(3);
+            world.look(1, 9, 2);
+            world.look(2, 9, 2);
+            assert_eq!(world.settle(Duration::from_secs(2)).0, 2, "seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn empty_servers_found_an_ensemble_unless_they_may_not() {
+    for (empty, found) in [(EmptyVote::Counts, true), (EmptyVote::Founds, true), (EmptyVote::Never, false)] {
+        let mut world = World::new(membership(3, 0, ""), 7);
+        for id in 1..=3 {
+            world.start_with(id, 0, 0, empty);
+        }
+        if found {
+            assert_eq!(world.settle(Duration::from_secs(2)).0, 3);
+        } else {
+            let until = world.now + Duration::from_secs(5);
+            while world.step(until) {}
+            assert!(world.servers.values().all(|server| server.elected.is_none()));
+        }
+    }
 }
 
 #[test]
