@@ -76,6 +76,32 @@ def logging_jar(work):
     return directory
 
 
+def debian_jars(work):
+    """ZooKeeper 3.8.0 as Debian patches it: its two jars; nothing is installed."""
+    directory = work / "debian"
+    jars = directory / "files" / "usr" / "share" / "java"
+    if not (jars / "zookeeper.jar").exists():
+        directory.mkdir(parents=True, exist_ok=True)
+        servers.run_checked(["apt-get", "download", "-q", "libzookeeper-java"], "apt-get download", cwd=directory)
+        (package,) = directory.glob("libzookeeper-java_3.8.0*.deb")
+        servers.run_checked(["dpkg", "-x", package, directory / "files"], "dpkg -x")
+    return [jars / "zookeeper.jar", jars / "zookeeper-jute.jar"]
+
+
+def launches(setting, version):
+    """How each kind of server is started. `version` is that of the ZooKeepers."""
+    jars, logging = servers.maven_jars(setting.work), f"{logging_jar(setting.work)}/*"
+    if version == servers.ZOOKEEPER_VERSION:
+        classpath = [f"{jars}/*", logging]
+    else:
+        others = sorted(jar for jar in jars.glob("*.jar") if not jar.name.startswith("zookeeper-"))
+        classpath = [*map(str, (*debian_jars(setting.work), *others)), logging]
+    return {
+        JAVA: java_launch(classpath),
+        RINGKEEPER: lambda config: [str(setting.binary), "serve", str(config)],
+    }
+
+
 def java_launch(classpath):
     def launch(config):
         return [
@@ -198,6 +224,9 @@ class Member:
         self.stop()
         if self.kind == RINGKEEPER and kind != RINGKEEPER:
             servers.run_checked([self.ensemble.binary, "export", self.config_path], "export", 60)
+        elif kind == RINGKEEPER and self.kind != RINGKEEPER:
+            # What it had before the other implementation was there is of no use any more.
+            shutil.rmtree(self.data / "ringkeeper", ignore_errors=True)
         return self.start(kind)
 
     def alive(self):
@@ -239,10 +268,10 @@ class Member:
 class Ensemble:
     """`kinds` has one program for each voter, then one for each observer; ids count from 1."""
 
-    def __init__(self, launches, binary, voters, observers=(), settings=None):
+    def __init__(self, launches, binary, voters, observers=(), keep=False):
         self.launches, self.binary = launches, binary
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="ringkeeper-mixed-"))
-        self.keep = False
+        self.keep = keep
         self.settings = {
             "tickTime": 500,
             "initLimit": 20,
@@ -255,7 +284,6 @@ class Ensemble:
             "4lw.commands.whitelist": "*",
             "admin.enableServer": "false",
             "extendedTypesEnabled": "true",
-            **(settings or {}),
         }
         self.members = []
         for index, kind in enumerate((*voters, *observers)):

@@ -5,17 +5,17 @@ servers hold the same tree, every acknowledged write is in it once, and the sess
 """
 
 import os
-import struct
+import random
 import subprocess
-import sys
 import threading
 import time
+import traceback
 
 import servers
-from ensemble import JAVA, RINGKEEPER, Ensemble, java_launch, logging_jar, until
+from ensemble import JAVA, RINGKEEPER, Ensemble, launches, until
 from jute import OPCODES, acl_vector, boolean, buffer, i32, i64, ustring
-from load import ALL, Failed, Load, Lost, Session, create_body
-from servers import HERE, NotRun
+from load import Expired, Failed, Load, Lost, Session, create_body
+from servers import HERE
 
 DIFF, SNAP, TRUNC = "DIFF", "SNAP", "TRUNC"
 # What a server's log says of how it was synchronised. A ringkeeper that says neither had a DIFF.
@@ -35,15 +35,17 @@ SYNC_LINES = {
 class Story:
     """One ensemble, its load, its long-lived clients, and what was checked."""
 
-    def __init__(self, setting, voters, observers="", report=print):
+    def __init__(self, setting, version, voters, observers=""):
         kinds = {"j": JAVA, "r": RINGKEEPER}
-        launches = setting.ensemble_launches()
         self.ensemble = Ensemble(
-            launches, setting.binary, [kinds[k] for k in voters], [kinds[k] for k in observers]
+            launches(setting, version),
+            setting.binary,
+            [kinds[k] for k in voters],
+            [kinds[k] for k in observers],
+            setting.keep,
         )
         self.setting = setting
         self.passed = 0
-        self.report = report
         self.load = None
         self.watchers = []
         self.companions = []
@@ -63,7 +65,7 @@ class Story:
     def step(self, text):
         """What holds now."""
         self.passed += 1
-        self.report(f"    {time.monotonic() - self.began:5.1f} s  {text}", flush=True)
+        print(f"    {time.monotonic() - self.began:5.1f} s  {text}", flush=True)
 
     def start_load(self, **options):
         self.load = Load(self.ensemble.ports(), **options)
@@ -148,7 +150,8 @@ class Story:
         session.close()
 
     def start_companions(self):
-        self.companions = [Companion(name, [*command, self.ensemble.hosts()]) for name, command in self.setting.companions()]
+        hosts = self.ensemble.hosts()
+        self.companions = [Companion(name, [*command, hosts]) for name, command in companions(self.setting)]
         for companion in self.companions:
             companion.expect("good start")
 
@@ -163,6 +166,13 @@ class Story:
         left = [path for path, (_, stat, _) in tree.items() if 0 < dict(stat)["ephemeralOwner"] < 1 << 62]
         assert not left, f"without an owner: {left}"
         self.step(f"sessions closed: {len(tree)} nodes are the same on {len(self.ensemble.running)} servers")
+
+    def carries_on(self, without):
+        """Writes go through while one server is away, except where too few are left."""
+        voters = [member for member in self.ensemble.running if not member.observer]
+        assert len(voters) >= 2, f"{without} is one too many"
+        self.ensemble.leader()
+        self.load.flows(until, 30)
 
     def lead(self, sid, *, over):
         """Makes `sid` the leader: of the voters that are left, all but it miss the end of the history."""
@@ -290,9 +300,9 @@ def tails(story, leader, others, wanted):
     return marker
 
 
-def in_turn(setting):
+def in_turn(setting, version):
     """Two Java voters and one of ringkeeper, an observer of each. Each leads, and each is brought up in each way."""
-    with Story(setting, "jjr", "rj") as story:
+    with Story(setting, version, "jjr", "rj") as story:
         e = story.ensemble
         e[1].start(), e[2].start()
         e.all_serve()
@@ -327,9 +337,9 @@ def in_turn(setting):
         return story.passed
 
 
-def replaced(setting):
+def replaced(setting, version):
     """All servers are replaced one by one, from Java to ringkeeper and back, under load."""
-    with Story(setting, "jjj", "j") as story:
+    with Story(setting, version, "jjj", "j") as story:
         e = story.ensemble
         for member in e.members:
             member.start()
@@ -352,7 +362,92 @@ def replaced(setting):
         return story.passed
 
 
-SCENARIOS = {"in_turn": in_turn, "replaced": replaced}
+# What a storm does to one server. Each leaves a quorum standing, and is over before the next begins.
+
+
+def fault_kill(story, rng, member):
+    member.kill()
+    story.carries_on(member)
+    member.start()
+
+
+def fault_stop(story, rng, member):
+    member.stop()
+    story.carries_on(member)
+    member.start()
+
+
+def fault_stand(story, rng, member):
+    """As a machine that swaps: everything is as it was, only late."""
+    leads = story.ensemble.leader() is member
+    member.pause()
+    try:
+        if leads:
+            others = [other for other in story.ensemble.running if other is not member and not other.observer]
+            until(lambda: any(other.mode() == "leader" for other in others), "the others elect a leader")
+        story.load.flows(until, 30, each=False)
+    finally:
+        member.resume()
+
+
+def fault_replace(story, rng, member):
+    member.become(JAVA if member.kind == RINGKEEPER else RINGKEEPER)
+
+
+def fault_wipe(story, rng, member):
+    member.kill().wipe()
+    story.carries_on(member)
+    member.start()
+
+
+FAULTS = [fault_kill, fault_kill, fault_stop, fault_stand, fault_replace, fault_replace, fault_wipe]
+
+
+def storm(setting, version, voters, observers):
+    """Random faults under load, every server in every role over time."""
+    rng = random.Random(f"{setting.seed} {version} {voters} {observers}")
+    with Story(setting, version, voters, observers) as story:
+        e = story.ensemble
+        for member in e.members:
+            member.start()
+        e.all_serve()
+        furnish(e)
+        story.start_load()
+        story.start_companions()
+        story.load.flows(until)
+        for number in range(1, setting.rounds + 1):
+            leader = e.leader()
+            fault = rng.choice(FAULTS)
+            member = leader if rng.random() < 0.4 else rng.choice(e.members)
+            if fault is fault_stand and member.observer:
+                fault = fault_kill
+            before = f"{member}{', the leader,' if member is leader else ''}"
+            fault(story, rng, member)
+            member.serves()
+            leader = e.leader()
+            if leader is not member:
+                story.joined(member.sid, leader.sid)
+            story.load.flows(until)
+            story.step(f"{number}: {before} {fault.__name__.removeprefix('fault_')}; {leader} leads")
+            if number % 5 == 0:
+                story.quiet(f"after {number} faults")
+        story.end()
+        return story.passed
+
+
+OLD = "3.8.0"
+SHORT = {
+    "in turn": lambda setting: in_turn(setting, servers.ZOOKEEPER_VERSION),
+    "replaced": lambda setting: replaced(setting, servers.ZOOKEEPER_VERSION),
+}
+LONG = {
+    **SHORT,
+    f"in turn, {OLD}": lambda setting: in_turn(setting, OLD),
+    f"replaced, {OLD}": lambda setting: replaced(setting, OLD),
+    "storm, one of ringkeeper": lambda setting: storm(setting, servers.ZOOKEEPER_VERSION, "jrj", "jr"),
+    "storm, two of ringkeeper": lambda setting: storm(setting, servers.ZOOKEEPER_VERSION, "rjr", "rj"),
+    f"storm, {OLD}": lambda setting: storm(setting, OLD, "rjj", "r"),
+}
 
 
 def companions(setting):
@@ -373,37 +468,21 @@ def companions(setting):
     return [("the Java client", java), ("kazoo", kazoo), ("the C client", [program])]
 
 
-def run(setting, names):
+def run(setting):
+    """(passed, failed)"""
+    if setting.long:
+        print(f"    RK_SEED={setting.seed}", flush=True)
     passed = failed = 0
-    for name in names:
+    for name, story in (LONG if setting.long else SHORT).items():
+        if setting.only and name not in setting.only:
+            continue
         print(f"    -- {name}", flush=True)
         try:
-            passed += SCENARIOS[name](setting)
-        except (AssertionError, RuntimeError, Failed, Lost) as error:
-            import traceback
-
-            traceback.print_exc(file=sys.stdout)
+            passed += story(setting)
+        except (AssertionError, RuntimeError, OSError, Failed, Lost, Expired) as error:
+            print(f"    {name} failed: {type(error).__name__}: {error}")
+            for line in traceback.format_exc().splitlines():
+                if line.lstrip().startswith("File "):
+                    print(f"    {line.strip()}")
             failed += 1
     return passed, failed
-
-
-if __name__ == "__main__":
-    # Only what a suite needs of run.py's setting.
-    import argparse
-    import pathlib
-
-    class Setting:
-        def __init__(self, binary, work):
-            self.binary = pathlib.Path(binary).resolve()
-            self.work = pathlib.Path(work).resolve()
-
-        def ensemble_launches(self):
-            jars = servers.maven_jars(self.work)
-            java = java_launch([f"{jars}/*", f"{logging_jar(self.work)}/*"])
-            return {JAVA: java, RINGKEEPER: lambda config: [str(self.binary), "serve", str(config)]}
-
-        def companions(self):
-            return companions(self)
-
-    s = Setting(sys.argv[1], sys.argv[2])
-    print(run(s, sys.argv[3:] or list(SCENARIOS)))
