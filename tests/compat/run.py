@@ -4,10 +4,11 @@
     tests/compat/run.py --server target/quick/ringkeeper            every suite
     tests/compat/run.py --server … differential kazoo               some of them
     tests/compat/run.py --self-check                                Apache ZooKeeper itself in ringkeeper's place
+    tests/compat/run.py --server … --long mixed                     the long form: also ZooKeeper 3.8.0, random faults
 
-Suites: differential, recovery, faults, words, admin, audit, sasl, kazoo, java, shell, curator, c. What they need (a virtual environment
-with kazoo, the jars of ZooKeeper and Curator) is fetched once into --work; Debian's libzookeeper-mt-dev must be
-installed. A suite that cannot run is an error where CI=true and said plainly elsewhere. RK_SEED in the environment
+Suites: differential, recovery, faults, words, admin, audit, sasl, kazoo, java, shell, curator, c, mixed. What they need (a
+virtual environment with kazoo, the jars of ZooKeeper and Curator) is fetched once into --work; Debian's libzookeeper-mt-dev
+must be installed. A suite that cannot run is an error where CI=true and said plainly elsewhere. RK_SEED in the environment
 repeats a random run.
 """
 
@@ -28,6 +29,7 @@ import audit
 import connections
 import differ
 import faults
+import mixed
 import ops
 import sasl
 import scenarios
@@ -50,6 +52,7 @@ class Setting:
         self.mixes = arguments.mixes
         self.only = arguments.only.split(",") if arguments.only else None
         self.show = arguments.show
+        self.long, self.rounds, self.keep = arguments.long, arguments.rounds, arguments.keep
 
     def jars(self):
         return servers.maven_jars(self.work)
@@ -373,6 +376,12 @@ def suite_c(setting):
         return converse([program, server.address], server, "the C suite")
 
 
+def suite_mixed(setting):
+    if setting.binary is None:
+        raise NotRun("Apache ZooKeeper is not mixed with itself")
+    return mixed.run(setting)
+
+
 SUITES = {
     "differential": suite_differential,
     "recovery": suite_recovery,
@@ -386,6 +395,7 @@ SUITES = {
     "shell": suite_shell,
     "curator": suite_curator,
     "c": suite_c,
+    "mixed": suite_mixed,
 }
 
 
@@ -402,6 +412,9 @@ def main():
     parser.add_argument("--mixes", type=int, default=40, help="random scenarios for each configuration")
     parser.add_argument("--only", help="cases of the differential test (or tests of kazoo's suite), comma separated")
     parser.add_argument("--show", type=int, default=25, help="differences shown in full for each configuration")
+    parser.add_argument("--long", action="store_true", help="the long form of the suite mixed")
+    parser.add_argument("--rounds", type=int, default=30, help="random faults in each story of the long form")
+    parser.add_argument("--keep", action="store_true", help="leave logs and data of the suite mixed behind")
     parser.add_argument("suites", nargs="*", metavar="suite", help=", ".join(SUITES))
     arguments = parser.parse_args()
     unknown = [name for name in arguments.suites if name not in SUITES]
