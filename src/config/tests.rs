@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn sources(text: &str) -> Sources {
+pub(super) fn sources(text: &str) -> Sources {
     Sources {
         start: Start::File { name: "conf/zoo.cfg".into(), text: text.as_bytes().to_vec() },
         ..Sources::default()
@@ -13,20 +13,20 @@ fn no_files(_: &Path) -> Result<Option<Vec<u8>>, String> {
     Ok(None)
 }
 
-fn load_text(text: &str) -> Result<Loaded, ConfigError> {
+pub(super) fn load_text(text: &str) -> Result<Loaded, ConfigError> {
     load(&sources(text), &mut no_files)
 }
 
-fn with(lines: &str) -> Config {
+pub(super) fn with(lines: &str) -> Config {
     load_text(&format!("dataDir=/d\nclientPort=2181\n{lines}")).unwrap().config
 }
 
-fn notices(lines: &str) -> Vec<String> {
+pub(super) fn notices(lines: &str) -> Vec<String> {
     let loaded = load_text(&format!("dataDir=/d\nautopurge.purgeInterval=1\n{lines}")).unwrap();
     loaded.notices.iter().map(|notice| notice.to_string()).collect()
 }
 
-fn error(lines: &str) -> String {
+pub(super) fn error(lines: &str) -> String {
     load_text(&format!("dataDir=/d\n{lines}")).unwrap_err().to_string()
 }
 
@@ -178,13 +178,10 @@ fn wrong_values_name_file_line_key_value_and_what_was_expected() {
 #[test]
 fn what_would_be_unsafe_to_ignore_stops_the_start() {
     for line in [
-        "secureClientPort=2281",
-        "client.portUnification=true",
         "quorum.auth.enableSasl=true",
         "oraclePath=/o",
         "ssl.context.supplier.class=x.Y",
         "ssl.authProvider=mine",
-        "server.1=a:1:2;2181;2281",
     ] {
         assert!(
             matches!(load_text(&format!("dataDir=/d\n{line}")), Err(ConfigError::Unsupported { .. })),
@@ -239,7 +236,7 @@ fn no_client_port_is_no_listener() {
 fn each_kind_of_useless_key_is_one_notice() {
     let all = notices(
         "foo=1\nbar.baz=2\nnio.numWorkerThreads=1\nfips-mode=true\ncnxTimeout=3\ntcpKeepAlive=true\naudit.enable=true\n\
-         admin.enableServer=true\nadmin.serverPort=8080\nssl.keyStore.location=/k",
+         admin.enableServer=true\nadmin.serverPort=8080",
     );
     assert_eq!(
         all,
@@ -247,7 +244,7 @@ fn each_kind_of_useless_key_is_one_notice() {
             "unknown keys, ignored: foo, bar.baz",
             "keys accepted, without effect in ringkeeper: fips-mode, nio.numWorkerThreads",
             "keys of ensembles, without effect on a standalone server: cnxTimeout, tcpKeepAlive",
-            "keys of features this release does not have, ignored: admin.enableServer, audit.enable, ssl.keyStore.location",
+            "keys of features this release does not have, ignored: admin.enableServer, audit.enable",
         ]
     );
     assert!(notices("admin.enableServer=false\naudit.enable=false").is_empty());
