@@ -30,16 +30,18 @@ mod ports;
 #[cfg(not(test))]
 mod restore;
 mod runtime;
+mod secure;
 mod shared;
 mod signal;
 mod spin;
 pub mod storage;
 #[cfg(test)]
 mod tests;
+pub mod tls;
 
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
@@ -56,9 +58,11 @@ use crate::types::{ServerId, Zxid};
 
 use self::core::{Core, CoreParts, Fatal, PeersSeed, PipelineHalf};
 use self::door::{Front, Pipeline};
+use self::listen::Listener;
 use self::peers::{Listening, PeersOptions};
 use self::ports::{FrontRemote, Local, PipelineRemote, RemoteSeed, remote_pair};
 use self::runtime::CoreRuntime;
+use self::secure::Speech;
 use self::shared::{Command, Shared};
 
 #[cfg(not(test))]
@@ -70,6 +74,7 @@ pub use self::peers::{ListenPlan, PeerPlace};
 pub use self::plan::{CorePlan, CoresChoice, Plan};
 pub use self::ports::{FrontPort, LINK_MESSAGES_MAX, PipelinePort};
 pub use self::runtime::{Driver, IoChoice};
+use self::tls::{Acceptor, Live};
 
 /// How long an orderly stop may take; what is not finished then is cut off.
 const STOP_MAX: Duration = Duration::from_millis(900);
@@ -81,10 +86,16 @@ const SPIN_DEFAULT: Duration = Duration::from_micros(50);
 pub const SPIN_MAX: Duration = Duration::from_millis(10);
 
 /// What the shell is told.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ServerOptions {
     /// Where clients are served (`clientPort`, `clientPortAddress`).
     pub addresses: Vec<SocketAddr>,
+    /// Where they are served in TLS (`secureClientPort`, `secureClientPortAddress`).
+    pub secure_addresses: Vec<SocketAddr>,
+    /// `client.portUnification`: `addresses` take both.
+    pub port_unification: bool,
+    /// Needed where anything speaks TLS.
+    pub tls: Option<Live<Acceptor>>,
     /// `maxClientCnxns`: connections of one address; zero is no limit.
     pub connections_per_address_max: u32,
     /// `maxCnxns`: connections in all; zero is no limit.
@@ -140,6 +151,7 @@ pub struct Serving {
     pub addresses: Vec<SocketAddr>,
     /// Where other servers come in.
     pub peer_addresses: Vec<SocketAddr>,
+    pub secure_addresses: Vec<SocketAddr>,
     pub driver: Driver,
     pub log_mode: WriteMode,
 }
@@ -221,9 +233,10 @@ impl Shell {
         }
         let log_mode = probe_log(&options)?;
         let seed = RandomState::new().hash_one(std::process::id());
-        let limits =
-            ConnectionLimits::new(options.connections_per_address_max, options.connections_max, seed);
-        let shared = Shared::new(plan.cores.len(), options.clock, limits)
+        let limits = [(); 2].map(|()| {
+            ConnectionLimits::new(options.connections_per_address_max, options.connections_max, seed)
+        });
+        let shared = Shared::new(plan.cores.len(), options.clock, limits, options.tls.clone())
             .map_err(StartError::system("make eventfds"))?;
         Ok(Shell { options, plan, log_mode, shared: Arc::new(shared), signals, on_serving: None })
     }
@@ -266,8 +279,17 @@ impl Shell {
 
     fn serve(mut self, node: NodeParts, recovered: Recovered) -> Result<(), RunError> {
         assert_eq!(node.fronts.len(), self.front_count(), "one front for each core that has one");
+        let plain = if self.options.port_unification { Speech::Either } else { Speech::Plain };
+        let ports: Vec<(SocketAddr, Speech)> =
+            (self.options.addresses.iter().map(|address| (*address, plain)))
+                .chain(self.options.secure_addresses.iter().map(|address| (*address, Speech::Tls)))
+                .collect();
+        assert!(
+            self.options.tls.is_some() || ports.iter().all(|(_, speech)| *speech == Speech::Plain),
+            "a port of TLS has something to speak it by"
+        );
         let listeners = listen::listeners(
-            &self.options.addresses,
+            &ports,
             self.front_count(),
             self.options.backlog,
             self.options.keep_alive,
@@ -277,8 +299,12 @@ impl Shell {
             tracing::info!("stopping before all ports were bound");
             return Ok(());
         };
-        let addresses: Vec<SocketAddr> =
-            listeners.first().into_iter().flatten().filter_map(|l| l.local_addr().ok()).collect();
+        let bound = |secure: bool| -> Vec<SocketAddr> {
+            let of_first = listeners.first().into_iter().flatten();
+            let wanted = of_first.filter(|listener| (listener.speech == Speech::Tls) == secure);
+            wanted.filter_map(|listener| listener.socket.local_addr().ok()).collect()
+        };
+        let (addresses, secure_addresses) = (bound(false), bound(true));
         let peer_addresses: Vec<SocketAddr> =
             peer_listeners.iter().filter_map(|l| l.listener.local_addr().ok()).collect();
         let (ready_tx, ready_rx) = mpsc::channel();
@@ -295,9 +321,15 @@ impl Shell {
             }
         }
         if self.shared.failure().is_none() {
-            self.say_serving(&addresses, driver, &recovered);
+            self.say_serving(&addresses, &secure_addresses, driver, &recovered);
             if let Some(call) = self.on_serving.take() {
-                call(Serving { addresses, peer_addresses, driver, log_mode: self.log_mode });
+                call(Serving {
+                    addresses,
+                    secure_addresses,
+                    peer_addresses,
+                    driver,
+                    log_mode: self.log_mode,
+                });
             }
         }
         self.supervise(threads)
@@ -318,8 +350,17 @@ impl Shell {
         plan.bind(pause).map_err(|reason| StartError::PeerBind { reason })
     }
 
-    fn say_serving(&self, addresses: &[SocketAddr], driver: Driver, recovered: &Recovered) {
-        let ports: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
+    fn say_serving(
+        &self,
+        addresses: &[SocketAddr],
+        secure_addresses: &[SocketAddr],
+        driver: Driver,
+        recovered: &Recovered,
+    ) {
+        let both = if self.options.port_unification { " (TLS and plain)" } else { "" };
+        let ports: Vec<String> = (addresses.iter().map(|address| format!("{address}{both}")))
+            .chain(secure_addresses.iter().map(|address| format!("{address} (TLS)")))
+            .collect();
         let begin = match recovered.member {
             None => "serving on".to_owned(),
             Some(id) => format!("server {} takes part in its ensemble, with clients on", id.0),
@@ -338,7 +379,7 @@ impl Shell {
     fn start_cores(
         &self,
         node: NodeParts,
-        listeners: Vec<Vec<TcpListener>>,
+        listeners: Vec<Vec<Listener>>,
         peer_listeners: Vec<Listening>,
         ready: &mpsc::Sender<Driver>,
     ) -> Result<Vec<JoinHandle<()>>, StartError> {
@@ -505,7 +546,7 @@ struct CoreSeed {
 
 struct FrontSeed {
     make: FrontMaker,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Listener>,
     /// `None`: the pipeline is on the same thread.
     remote: Option<RemoteSeed<door::link::ToPipeline, door::link::ToFront>>,
 }

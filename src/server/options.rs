@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::storage::StorageOptions;
+use super::tls::{Acceptor, Live, StoreError, reload};
 use super::{CoresChoice, IoChoice, ListenPlan, PeerPlace, ServerOptions};
 use crate::config::{Compression, Config, ConnectionThrottle, Cores, Ensemble, IoDriver, ListenAddress};
 use crate::io::Clock;
@@ -63,17 +64,24 @@ pub(super) fn storage(config: &Config) -> StorageOptions {
     }
 }
 
-/// Fails with the address that does not resolve.
+/// Fails with the address that does not resolve. `tls` is what client ports speak it by.
 pub(super) fn shell(
     config: &Config,
+    tls: Option<Live<Acceptor>>,
     log_directory: &std::path::Path,
     clock: Clock,
 ) -> Result<ServerOptions, String> {
     Ok(ServerOptions {
         addresses: match &config.client_address {
-            Some(address) => resolve(address)?,
+            Some(address) => resolve("clientPortAddress", address)?,
             None => Vec::new(),
         },
+        secure_addresses: match &config.secure_client_address {
+            Some(address) => resolve("secureClientPortAddress", address)?,
+            None => Vec::new(),
+        },
+        port_unification: config.client_port_unification,
+        tls,
         connections_per_address_max: config.max_client_cnxns,
         connections_max: config.max_cnxns,
         keep_alive: config.client_tcp_keep_alive,
@@ -113,8 +121,21 @@ fn listen_plan(ensemble: &Ensemble) -> ListenPlan {
     }
 }
 
+/// What client ports speak TLS by, kept fresh where that is wanted. `None` where none does.
+pub(super) fn client_tls(config: &Config) -> Result<Option<Live<Acceptor>>, StoreError> {
+    let Some(tls) = &config.client_tls else { return Ok(None) };
+    let loaded = reload::stamps(tls);
+    let live = Live::new(Acceptor::new(tls)?);
+    if config.client_cert_reload
+        && let Err(error) = live.keep_fresh(tls.clone(), loaded, Acceptor::new)
+    {
+        tracing::warn!(%error, "changed key stores will not be noticed: no thread");
+    }
+    Ok(Some(live))
+}
+
 /// The wildcard is one socket for both families where the machine has both.
-fn resolve(address: &ListenAddress) -> Result<Vec<SocketAddr>, String> {
+fn resolve(key: &str, address: &ListenAddress) -> Result<Vec<SocketAddr>, String> {
     let Some(host) = &address.host else {
         let both = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), address.port);
         let has_ipv6 = std::net::UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok();
@@ -122,11 +143,11 @@ fn resolve(address: &ListenAddress) -> Result<Vec<SocketAddr>, String> {
     };
     let mut found: Vec<SocketAddr> = (host.as_str(), address.port)
         .to_socket_addrs()
-        .map_err(|error| format!("clientPortAddress {host} does not resolve: {error}"))?
+        .map_err(|error| format!("{key} {host} does not resolve: {error}"))?
         .collect();
     found.dedup();
     if found.is_empty() {
-        return Err(format!("clientPortAddress {host} has no address"));
+        return Err(format!("{key} {host} has no address"));
     }
     Ok(found)
 }
@@ -146,9 +167,16 @@ pub(super) fn fronts(config: &Config, front_count: usize, hash_seed: u64) -> Vec
     (0..front_count).map(|index| front(config, index, &shares, hash_seed)).collect()
 }
 
+/// A port of TLS brings scheme `x509` along. Source: ZooKeeper `QuorumPeerConfig#configureSSLAuth`.
+fn auth(config: &Config) -> AuthOptions {
+    let mut auth = AuthOptions::of_config(&config.auth, config.nodes.skip_acl);
+    auth.x509_enabled |= config.client_tls.is_some();
+    auth
+}
+
 fn front(config: &Config, index: usize, shares: &Arc<Shares>, hash_seed: u64) -> FrontOptions {
     FrontOptions {
-        auth: AuthOptions::of_config(&config.auth, config.nodes.skip_acl),
+        auth: auth(config),
         frame_bytes_max: config.jute_max_buffer_bytes,
         session_timeout_ms_min: config.min_session_timeout_ms as i32,
         session_timeout_ms_max: config.max_session_timeout_ms as i32,
@@ -175,7 +203,7 @@ pub(super) fn pipeline(
     let nodes = &config.nodes;
     PipelineOptions {
         prepare: PrepareOptions {
-            auth: AuthOptions::of_config(&config.auth, config.nodes.skip_acl),
+            auth: auth(config),
             extended_types: nodes.extended_types_enabled,
             enforce_quota: nodes.enforce_quota,
             digest: nodes.digest_enabled,

@@ -25,9 +25,8 @@ pub struct NamespaceReport {
 }
 
 /// Counters of stages and features that are not here, or not yet.
-const COUNTERS_ZERO: [&str; 21] = [
+const COUNTERS_ZERO: [&str; 20] = [
     "cnxn_closed_without_zk_server_running",
-    "unsuccessful_handshake",
     "insecure_admin_count",
     "tls_handshake_exceeded",
     "outstanding_changes_queued",
@@ -166,7 +165,7 @@ fn gauges(lines: &mut Lines<'_>, facts: &ServerFacts, report: &Report) {
     lines.line("last_client_response_size", or_none(size.last));
     lines.line("max_client_response_size", or_none(size.max));
     lines.line("min_client_response_size", or_none(size.min));
-    lines.line("outstanding_tls_handshake", 0);
+    lines.line("outstanding_tls_handshake", report.tls_handshakes);
     lines.line("auth_failed_count", report.front.auth_failed);
     lines.line("non_mtls_remote_conn_count", 0);
     lines.line("non_mtls_local_conn_count", 0);
@@ -209,6 +208,7 @@ fn counters(lines: &mut Lines<'_>, report: &Report, quorum: &QuorumCounters) {
         ("bytes_received_count", front.bytes_received),
         ("response_bytes", front.reply_bytes),
         ("watch_bytes", front.event_bytes),
+        ("unsuccessful_handshake", front.tls_handshakes_failed),
         ("ensemble_auth_success", front.ensemble_auth_success),
         ("ensemble_auth_fail", front.ensemble_auth_fail),
         ("ensemble_auth_skip", front.ensemble_auth_skip),

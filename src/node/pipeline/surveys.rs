@@ -79,6 +79,7 @@ impl Surveys {
         merged.counters.merge(&report.counters);
         merged.connection_count += report.connection_count;
         merged.outstanding += report.outstanding;
+        merged.tls_handshakes += report.tls_handshakes;
         merged.watch_count += report.watch_count;
         merged.connections.extend(report.connections);
         merged.watches.merge(report.watches);
@@ -105,8 +106,15 @@ impl Surveys {
         options: &PipelineOptions,
         now: Now,
     ) -> String {
-        let FrontReport { counters, connections, connection_count, watches, watch_count, outstanding } =
-            survey.merged;
+        let FrontReport {
+            counters,
+            connections,
+            connection_count,
+            watches,
+            watch_count,
+            outstanding,
+            tls_handshakes,
+        } = survey.merged;
         let tree = &database.tree;
         let report = Report {
             mode: standing.mode,
@@ -117,6 +125,7 @@ impl Surveys {
             pipeline: self.counters.clone(),
             connection_count,
             outstanding,
+            tls_handshakes,
             watch_count,
             connections,
             watches,
