@@ -5,7 +5,7 @@
     tests/compat/run.py --server … differential kazoo               some of them
     tests/compat/run.py --self-check                                Apache ZooKeeper itself in ringkeeper's place
 
-Suites: differential, recovery, faults, words, kazoo, java, shell, curator, c. What they need (a virtual environment
+Suites: differential, recovery, faults, words, kazoo, java, shell, curator, c, tls. What they need (a virtual environment
 with kazoo, the jars of ZooKeeper and Curator) is fetched once into --work; Debian's libzookeeper-mt-dev must be
 installed. A suite that cannot run is an error where CI=true and said plainly elsewhere. RK_SEED in the environment
 repeats a random run.
@@ -331,6 +331,34 @@ def suite_c(setting):
         return converse([program, server.address], server, "the C suite")
 
 
+def suite_tls(setting):
+    """The Java client against both servers on the same stores, so that both know it by the same names; then kazoo."""
+    stores = HERE.parent / "golden" / "tls"
+    path, python = java_classes(setting, "TlsSuite.java"), servers.python_environment(setting.work)
+    passed = failed = 0
+    for make in (setting.reference, setting.subject):
+        port = servers.free_port()
+        settings = {
+            "secureClientPort": port,
+            "secureClientPortAddress": "127.0.0.1",
+            "serverCnxnFactory": "org.apache.zookeeper.server.NettyServerCnxnFactory",
+            "ssl.keyStore.location": stores / "server.jks",
+            "ssl.keyStore.password": "secret",
+            "ssl.trustStore.location": stores / "trust-keytool.p12",
+            "ssl.trustStore.passwordPath": stores / "password",
+            "ssl.enabledProtocols": "TLSv1.3,TLSv1.2",
+        }
+        with make(settings=settings) as server:
+            print(f"    {server.kind}", flush=True)
+            for command in (
+                java_command(path, "TlsSuite", f"localhost:{port}", stores),
+                [python, HERE / "kazoo_tls.py", f"localhost:{port}", stores],
+            ):
+                good, bad = converse(command, server, "the TLS suite")
+                passed, failed = passed + good, failed + bad
+    return passed, failed
+
+
 SUITES = {
     "differential": suite_differential,
     "recovery": suite_recovery,
@@ -341,6 +369,7 @@ SUITES = {
     "shell": suite_shell,
     "curator": suite_curator,
     "c": suite_c,
+    "tls": suite_tls,
 }
 
 
