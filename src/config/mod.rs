@@ -170,6 +170,21 @@ pub struct Ensemble {
     pub leader_serves: bool,
     /// `multiAddress.enabled`, default no.
     pub multi_address: bool,
+    /// There where servers speak TLS to each other, or may.
+    pub tls: Option<PeerKeys>,
+}
+
+/// TLS between servers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerKeys {
+    /// `ssl.quorum.*`.
+    pub keys: Tls,
+    /// `sslQuorum`, default no: this server dials in TLS.
+    pub dials: bool,
+    /// `portUnification`, default no: whoever dials this server may speak plainly.
+    pub accepts_plain: bool,
+    /// `sslQuorumReloadCertFiles`, default no: changed stores are taken for new connections.
+    pub cert_reload: bool,
 }
 
 impl Ensemble {

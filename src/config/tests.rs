@@ -506,7 +506,7 @@ fn what_makes_no_ensemble_is_one_clear_line() {
         (
             "1",
             format!("{THREE}sslQuorum=true"),
-            "conf/zoo.cfg:8: sslQuorum=true: TLS between servers is not available in this release: what they say would go out in the clear",
+            "conf/zoo.cfg:8: ssl.quorum.keyStore.location is missing: sslQuorum needs a certificate and its key",
         ),
         (
             "1",

@@ -70,7 +70,7 @@ pub use self::assemble::run;
 #[cfg(not(test))]
 pub use self::export::export;
 pub use self::housekeeper::Housekeeping;
-pub use self::peers::{ListenPlan, PeerPlace};
+pub use self::peers::{ListenPlan, PeerPlace, PeerTls};
 pub use self::plan::{CorePlan, CoresChoice, Plan};
 pub use self::ports::{FrontPort, LINK_MESSAGES_MAX, PipelinePort};
 pub use self::runtime::{Driver, IoChoice};
@@ -121,6 +121,8 @@ pub struct ServerOptions {
     pub clock: Clock,
     /// Of a member of an ensemble: where other servers come in, and `tcpKeepAlive` for connections to them.
     pub peers: Option<(ListenPlan, bool)>,
+    /// How other servers are spoken to where not plainly alone (`sslQuorum`, `portUnification`).
+    pub peer_tls: Option<PeerTls>,
 }
 
 /// The node, to be put together on the threads it will run on.
@@ -414,7 +416,11 @@ impl Shell {
             log_mode: self.log_mode,
             force_sync: self.options.force_sync,
             peers: self.options.peers.as_ref().map(|(_, keep_alive)| PeersSeed {
-                options: PeersOptions { keep_alive: *keep_alive, ..PeersOptions::default() },
+                options: PeersOptions {
+                    keep_alive: *keep_alive,
+                    tls: self.options.peer_tls.clone(),
+                    ..PeersOptions::default()
+                },
                 listening: peer_listeners,
             }),
         });

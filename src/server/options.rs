@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::storage::StorageOptions;
-use super::tls::{Acceptor, Live, StoreError, reload};
-use super::{CoresChoice, IoChoice, ListenPlan, PeerPlace, ServerOptions};
-use crate::config::{Compression, Config, ConnectionThrottle, Cores, Ensemble, IoDriver, ListenAddress};
+use super::tls::{Acceptor, Live, StoreError, TlsSettings, reload};
+use super::{CoresChoice, IoChoice, ListenPlan, PeerPlace, PeerTls, ServerOptions};
+use crate::config::{Compression, Config, ConnectionThrottle, Cores, Ensemble, IoDriver, ListenAddress, Tls};
 use crate::io::Clock;
 use crate::metrics::ProcessGauges;
 use crate::node::limits::Shares;
@@ -68,6 +68,7 @@ pub(super) fn storage(config: &Config) -> StorageOptions {
 pub(super) fn shell(
     config: &Config,
     tls: Option<Live<Acceptor>>,
+    peer_tls: Option<PeerTls>,
     log_directory: &std::path::Path,
     clock: Clock,
 ) -> Result<ServerOptions, String> {
@@ -102,6 +103,7 @@ pub(super) fn shell(
         handle_signals: true,
         clock,
         peers: config.ensemble.as_ref().map(|ensemble| (listen_plan(ensemble), ensemble.keep_alive)),
+        peer_tls,
     })
 }
 
@@ -121,17 +123,38 @@ fn listen_plan(ensemble: &Ensemble) -> ListenPlan {
     }
 }
 
+/// How other servers are spoken to, likewise.
+pub(super) fn peer_tls(config: &Config) -> Result<Option<PeerTls>, StoreError> {
+    let Some(of_peers) = config.ensemble.as_ref().and_then(|ensemble| ensemble.tls.as_ref()) else {
+        return Ok(None);
+    };
+    let settings = live(&of_peers.keys, of_peers.cert_reload, TlsSettings::new)?;
+    Ok(Some(PeerTls {
+        settings,
+        dials: of_peers.dials,
+        accepts_plain: of_peers.accepts_plain,
+        detection_timeout: Duration::from_millis(u64::from(of_peers.keys.detection_timeout_ms)),
+    }))
+}
+
+/// Settings from their stores, read again when these change where that is wanted.
+fn live<T: Clone + Send + 'static>(
+    keys: &Tls,
+    reload: bool,
+    load: fn(&Tls) -> Result<T, StoreError>,
+) -> Result<Live<T>, StoreError> {
+    let loaded = reload::stamps(keys);
+    let live = Live::new(load(keys)?);
+    if reload && let Err(error) = live.keep_fresh(keys.clone(), loaded, load) {
+        tracing::warn!(%error, "changed key stores will not be noticed: no thread");
+    }
+    Ok(live)
+}
+
 /// What client ports speak TLS by, kept fresh where that is wanted. `None` where none does.
 pub(super) fn client_tls(config: &Config) -> Result<Option<Live<Acceptor>>, StoreError> {
     let Some(tls) = &config.client_tls else { return Ok(None) };
-    let loaded = reload::stamps(tls);
-    let live = Live::new(Acceptor::new(tls)?);
-    if config.client_cert_reload
-        && let Err(error) = live.keep_fresh(tls.clone(), loaded, Acceptor::new)
-    {
-        tracing::warn!(%error, "changed key stores will not be noticed: no thread");
-    }
-    Ok(Some(live))
+    live(tls, config.client_cert_reload, Acceptor::new).map(Some)
 }
 
 /// The wildcard is one socket for both families where the machine has both.
