@@ -505,3 +505,50 @@ fn the_address_may_have_to_be_in_the_certificate() {
     let mut stream = connect(address, settings(Some("client.pem")));
     assert!(matches!(stream.write_all(b"ruok").and_then(|()| stream.read(&mut [0; 16])), Ok(0) | Err(_)));
 }
+
+/// Three servers that speak TLS to each other elect, replicate, and take nobody in who does not speak it.
+#[test]
+fn an_ensemble_keeps_to_itself_in_tls() {
+    let ports: Vec<(u16, u16)> = (0..3).map(|_| (free_port(), free_port())).collect();
+    let mut sites: Vec<Site> = (0..3).map(|_| one()).collect();
+    let mut servers = Vec::new();
+    for (index, site) in sites.iter_mut().enumerate() {
+        for (id, (quorum, election)) in ports.iter().enumerate() {
+            site.line(&format!("server.{}=localhost:{quorum}:{election}", id + 1));
+        }
+        std::fs::create_dir_all(site.path("data")).expect("made");
+        std::fs::write(site.path("data/myid"), (index + 1).to_string()).expect("written");
+        site.set("initLimit", 20)
+            .set("syncLimit", 10)
+            .set("sslQuorum", true)
+            .set("ssl.quorum.keyStore.location", golden("server.jks").display())
+            .set("ssl.quorum.keyStore.password", "secret")
+            .set("ssl.quorum.trustStore.location", golden("ca.pem").display());
+        servers.push(site.launch());
+    }
+    let mode = |server: &Server| {
+        let answer = ringkeeper::client::four_letter(server.addr, "srvr", PATIENCE).unwrap_or_default();
+        String::from_utf8_lossy(&answer).into_owned()
+    };
+    wait_until("all three serve", || {
+        let modes: Vec<String> = servers.iter().map(mode).collect();
+        modes.iter().filter(|mode| mode.contains("Mode: leader")).count() == 1
+            && modes.iter().filter(|mode| mode.contains("Mode: follower")).count() == 2
+    });
+    let mut first = servers[0].client();
+    first.create("/a", &[7; 300_000], CreateMode::Persistent).expect("created");
+    for server in &servers[1..] {
+        let mut other = server.client();
+        other.sync("/a").expect("synced");
+        assert!(other.get_data("/a", false).expect("there").0.as_deref() == Some(&[7; 300_000][..]));
+    }
+    for (quorum, election) in &ports {
+        for port in [quorum, election] {
+            let mut stranger = TcpStream::connect(("localhost", *port)).expect("the port is open");
+            stranger.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+            stranger.write_all(&[0, 0, 0, 11, 0, 0, 0, 0]).expect("sent");
+            assert!(matches!(stranger.read(&mut [0; 8]), Ok(0) | Err(_)));
+        }
+    }
+    assert!(servers.iter().all(|server| mode(server).contains("Mode: ")));
+}
