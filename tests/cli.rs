@@ -113,6 +113,35 @@ fn a_server_is_started_asked_restarted_and_stopped() {
     assert_eq!(status.status.code(), Some(1));
 }
 
+/// A server that is reached in TLS alone is asked in TLS, with its own certificate.
+#[test]
+fn a_server_of_a_secure_port_alone_is_asked_in_tls() {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let stores = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tls");
+    let secure = format!(
+        "clientPort=0\nclientPortAddress=\nsecureClientPort={port}\nsecureClientPortAddress=127.0.0.1\n\
+         ssl.keyStore.location={0}/server.jks\nssl.keyStore.password=secret\nssl.trustStore.location={0}/ca.pem",
+        stores.display()
+    );
+    let home = Home::new(&secure);
+    let check = home.run("check");
+    assert!(check.status.success() && out(&check).contains("the configuration is sound"), "{}", err(&check));
+    let start = home.run("start");
+    assert!(out(&start).contains("STARTED"), "{}", err(&start));
+    let status = home.run("status");
+    let said = out(&status);
+    assert!(
+        said.contains(&format!("Client port found: {port}. Client address: 127.0.0.1. Client SSL: true."))
+    );
+    assert!(said.contains("Mode: standalone") && status.status.success(), "{said}");
+    assert!(out(&home.run("stop")).contains("STOPPED"));
+    assert!(out(&home.run("status")).contains("Error contacting service"));
+    let wrong = Home::new(&secure.replace("=secret", "=wrong"));
+    let check = wrong.run("check");
+    assert_eq!(check.status.code(), Some(2));
+    assert!(err(&check).contains("the password does not fit"), "{}", err(&check));
+}
+
 #[test]
 fn what_a_stopped_server_holds_is_exported() {
     let home = Home::new("");
@@ -163,7 +192,7 @@ fn wrong_configurations_are_refused_with_code_two() {
     for (text, reason) in [
         ("dataDir=d\nclientPort=abc", "bad.cfg:2: clientPort=abc: expected a whole number from 0 to 65535"),
         ("clientPort=2181", "bad.cfg:1: dataDir is missing"),
-        ("dataDir=d\nsecureClientPort=2281", "bad.cfg:2: secureClientPort=2281: TLS is not available"),
+        ("dataDir=d\nsecureClientPort=2281", "bad.cfg:2: ssl.keyStore.location is missing"),
         (
             "dataDir=d\nserver.1=a:1:2\nserver.2=b:1:2",
             "d/myid: no such file; a member of an ensemble has its own id there",

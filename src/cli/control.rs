@@ -7,7 +7,8 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use super::gather::Gathered;
-use super::{EXIT_FAILED, ServerArguments, probe, process};
+use super::probe::{self, Door};
+use super::{EXIT_FAILED, ServerArguments, process};
 
 /// How long `start` waits for the server to serve. A start that has much to load goes on in the background.
 const START_WAIT: Duration = Duration::from_secs(30);
@@ -46,10 +47,9 @@ pub fn start(arguments: &ServerArguments, gathered: &Gathered) -> ExitCode {
         println!("already running as process {}.", pid.as_raw_nonzero());
         return failed();
     }
-    let address = gathered.config.client_address.as_ref();
-    if let Some(address) = address.filter(|address| probe::accepts(address, PROBE_PATIENCE)) {
+    if let Some(door) = Door::of(&gathered.config).filter(|door| door.accepts(PROBE_PATIENCE)) {
         println!("FAILED TO START");
-        eprintln!("something else is listening on {address}");
+        eprintln!("something else is listening on {}", door.address);
         return failed();
     }
     let mut child = match spawn(arguments, gathered) {
@@ -94,19 +94,19 @@ enum Started {
 }
 
 fn wait_until_served(child: &mut Child, gathered: &Gathered) -> Started {
-    let address = gathered.config.client_address.as_ref();
-    let deadline = Instant::now() + if address.is_some() { START_WAIT } else { SETTLE_WAIT };
+    let door = Door::of(&gathered.config);
+    let deadline = Instant::now() + if door.is_some() { START_WAIT } else { SETTLE_WAIT };
     loop {
         match child.try_wait() {
             Ok(Some(status)) => return Started::Ended(status.to_string()),
             Ok(None) => {}
             Err(error) => return Started::Ended(error.to_string()),
         }
-        if address.is_some_and(|address| probe::mode(address, PROBE_PATIENCE).is_some()) {
+        if door.as_ref().is_some_and(|door| door.mode(PROBE_PATIENCE).is_some()) {
             return Started::Serving;
         }
         if Instant::now() >= deadline {
-            return if address.is_some() { Started::NotYet } else { Started::Serving };
+            return if door.is_some() { Started::NotYet } else { Started::Serving };
         }
         std::thread::sleep(PROBE_PAUSE);
     }
@@ -195,16 +195,17 @@ pub fn restart(arguments: &ServerArguments, gathered: &Gathered) -> ExitCode {
 
 pub fn status(gathered: &Gathered) -> ExitCode {
     say_which(gathered);
-    let Some(address) = &gathered.config.client_address else {
+    let Some(door) = Door::of(&gathered.config) else {
         println!("Client port not found. Terminating.");
         return failed();
     };
     println!(
-        "Client port found: {}. Client address: {}. Client SSL: false.",
-        address.port,
-        probe::host_of(address)
+        "Client port found: {}. Client address: {}. Client SSL: {}.",
+        door.address.port,
+        probe::host_of(door.address),
+        door.secure
     );
-    match probe::mode(address, PROBE_PATIENCE) {
+    match door.mode(PROBE_PATIENCE) {
         Some(mode) => {
             println!("Mode: {mode}");
             ExitCode::SUCCESS

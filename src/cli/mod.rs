@@ -23,6 +23,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, ConfigError, Level, Notice};
+use crate::server::tls::Acceptor;
 use crate::words::VERSION;
 pub use logging::LogGuard;
 
@@ -130,6 +131,12 @@ pub fn main(serve: Server) -> ExitCode {
         Verb::Check(arguments) => with_config(&arguments, &|gathered| {
             for notice in &gathered.notices {
                 println!("{:?}: {notice}", notice.level());
+            }
+            // What the configuration names is a part of it.
+            if let Some(Err(error)) = gathered.config.client_tls.as_ref().map(Acceptor::new) {
+                eprintln!("{error}");
+                eprintln!("Invalid config, exiting abnormally");
+                return ExitCode::from(EXIT_INVALID);
             }
             println!("the configuration is sound");
             ExitCode::SUCCESS

@@ -56,6 +56,9 @@ fn build(
         None => lines.members.first(),
     };
     let client_address = client_address(values, own)?;
+    let secure_client_address = secure_client_address(values, own)?;
+    let client_port_unification = values.flag("client.portUnification");
+    let client_tls = client_tls(values, secure_client_address.is_some(), client_port_unification, notices)?;
     if let Some(ensemble) = &ensemble {
         ensemble::check_own_ports(values, ensemble, client_address.as_ref())?;
     }
@@ -86,6 +89,10 @@ fn build(
     }
     let config = Config {
         client_address,
+        secure_client_address,
+        client_port_unification,
+        client_cert_reload: values.flag("client.certReload"),
+        client_tls,
         client_backlog: values.optional("clientPortListenBacklog"),
         storage: storage(values, notices),
         data_dir,
@@ -402,12 +409,6 @@ fn my_id(data_dir: &Path, read: &mut ReadFile<'_>) -> Result<Option<u8>, ConfigE
 
 /// Where clients come in: `clientPort` and `clientPortAddress`, or the client part of the server's own line.
 fn client_address(values: &Values, member: Option<&Member>) -> Result<Option<ListenAddress>, ConfigError> {
-    if values.is_given("secureClientPortAddress") && !values.is_given("secureClientPort") {
-        return Err(ConfigError::Contradiction {
-            origin: values.origin("secureClientPortAddress"),
-            reason: "secureClientPortAddress is given but secureClientPort is not".into(),
-        });
-    }
     let port = values.given_number("clientPort").filter(|port| *port > 0);
     let host = values.text("clientPortAddress");
     let of_file = match (port, host) {
@@ -420,18 +421,7 @@ fn client_address(values: &Values, member: Option<&Member>) -> Result<Option<Lis
         }
         (None, _) => None,
     };
-    let of_member = member.and_then(|member| {
-        // The third field is the TLS port, which nobody can use here.
-        member.client.clone()
-    });
-    if let Some(secure) = member.and_then(|member| member.secure_client.as_ref()) {
-        return Err(ConfigError::Unsupported {
-            origin: values.home.clone(),
-            key: "server.N".into(),
-            value: secure.to_string(),
-            reason: "a secure client port: TLS is not available in this release".into(),
-        });
-    }
+    let of_member = member.and_then(|member| member.client.clone());
     match (of_file, of_member) {
         (Some(of_file), Some(of_member)) if of_file != of_member => Err(ConfigError::Contradiction {
             origin: values.origin("clientPort"),
@@ -441,10 +431,51 @@ fn client_address(values: &Values, member: Option<&Member>) -> Result<Option<Lis
     }
 }
 
+/// Where clients come in by TLS alone: `secureClientPort` and its address, or that part of the server's own line.
+fn secure_client_address(
+    values: &Values,
+    member: Option<&Member>,
+) -> Result<Option<ListenAddress>, ConfigError> {
+    let port = values.given_number("secureClientPort").filter(|port| *port > 0);
+    let host = values.text("secureClientPortAddress");
+    if port.is_none() && host.is_some() {
+        return Err(ConfigError::Contradiction {
+            origin: values.origin("secureClientPortAddress"),
+            reason: "secureClientPortAddress is given but secureClientPort is not".into(),
+        });
+    }
+    let of_file = port.map(|port| ListenAddress::new(host.unwrap_or_default(), port as u16));
+    match (of_file, member.and_then(|member| member.secure_client.clone())) {
+        (Some(of_file), Some(of_member)) if of_file != of_member => Err(ConfigError::Contradiction {
+            origin: values.origin("secureClientPort"),
+            reason: format!("secureClientPort says {of_file}, the server line {of_member}; give one of them"),
+        }),
+        (of_file, of_member) => Ok(of_file.or(of_member)),
+    }
+}
+
+/// The TLS of client ports, if any speaks it.
+fn client_tls(
+    values: &Values,
+    secure: bool,
+    unified: bool,
+    notices: &mut Vec<Notice>,
+) -> Result<Option<Tls>, ConfigError> {
+    if secure || unified {
+        let what = if secure { "secureClientPort" } else { "client.portUnification" };
+        return tls::tls(values, tls::CLIENT_PREFIX, what, notices).map(Some);
+    }
+    let names = tls::written(values);
+    if !names.is_empty() {
+        notices.push(Notice::TlsOff { names });
+    }
+    Ok(None)
+}
+
 /// The written values with their keys' defaults behind them. After [`Values::check`] every getter succeeds.
-struct Values {
-    values: BTreeMap<String, Written>,
-    home: Origin,
+pub(super) struct Values {
+    pub(super) values: BTreeMap<String, Written>,
+    pub(super) home: Origin,
 }
 
 impl Values {
@@ -520,26 +551,26 @@ impl Values {
         self.values.iter().filter_map(named).collect()
     }
 
-    fn wrong(&self, name: &str, expected: String) -> ConfigError {
+    pub(super) fn wrong(&self, name: &str, expected: String) -> ConfigError {
         let value = self.values.get(name).map(|written| written.value.clone()).unwrap_or_default();
         ConfigError::Value { origin: self.origin(name), key: name.to_owned(), value, expected }
     }
 
-    fn unsupported(&self, name: &str, reason: &str) -> ConfigError {
+    pub(super) fn unsupported(&self, name: &str, reason: &str) -> ConfigError {
         let value = self.values.get(name).map(|written| written.value.clone()).unwrap_or_default();
         ConfigError::Unsupported { origin: self.origin(name), key: name.into(), value, reason: reason.into() }
     }
 
-    fn is_given(&self, name: &str) -> bool {
+    pub(super) fn is_given(&self, name: &str) -> bool {
         self.values.contains_key(name)
     }
 
-    fn origin(&self, name: &str) -> Origin {
+    pub(super) fn origin(&self, name: &str) -> Origin {
         self.values.get(name).map_or(self.home.clone(), |written| written.origin.clone())
     }
 
     /// The members of a family that were written, by name.
-    fn family<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a Written)> {
+    pub(super) fn family<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a Written)> {
         self.values
             .range(prefix.to_owned()..)
             .take_while(move |(name, _)| name.starts_with(prefix))
@@ -552,16 +583,16 @@ impl Values {
     }
 
     /// `None` where the key is unset or empty.
-    fn text(&self, name: &str) -> Option<&str> {
+    pub(super) fn text(&self, name: &str) -> Option<&str> {
         Some(self.raw(name)).filter(|text| !text.is_empty())
     }
 
-    fn list(&self, name: &str) -> Vec<String> {
+    pub(super) fn list(&self, name: &str) -> Vec<String> {
         self.raw(name).split(',').map(str::trim).filter(|word| !word.is_empty()).map(str::to_owned).collect()
     }
 
     /// The word of the table that was written.
-    fn choice(&self, name: &str) -> &'static str {
+    pub(super) fn choice(&self, name: &str) -> &'static str {
         let raw = self.raw(name);
         match keys::find(name).map(|key| key.kind) {
             Some(Kind::Choice(words)) => words
@@ -572,7 +603,7 @@ impl Values {
         }
     }
 
-    fn flag(&self, name: &str) -> bool {
+    pub(super) fn flag(&self, name: &str) -> bool {
         let raw = self.raw(name);
         match keys::find(name).map(|key| key.kind) {
             Some(Kind::Strict | Kind::Switch) => raw.eq_ignore_ascii_case("true"),
@@ -582,7 +613,7 @@ impl Values {
         }
     }
 
-    fn number<T: TryFrom<i64>>(&self, name: &str) -> T {
+    pub(super) fn number<T: TryFrom<i64>>(&self, name: &str) -> T {
         whole(self.raw(name))
             .and_then(|number| T::try_from(number).ok())
             .unwrap_or_else(|| panic!("{name}={} was checked", self.raw(name)))

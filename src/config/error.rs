@@ -73,6 +73,13 @@ pub enum Notice {
     EnsembleOnly { names: Vec<String> },
     #[error("keys of features this release does not have, ignored: {}", .names.join(", "))]
     NotAvailable { names: Vec<String> },
+    #[error(
+        "keys of TLS, without effect as no client port speaks it (secureClientPort, client.portUnification): {}",
+        .names.join(", ")
+    )]
+    TlsOff { names: Vec<String> },
+    #[error("{origin}: {key}: not offered here, passed over: {}", .names.join(", "))]
+    PassedOver { origin: Origin, key: String, names: Vec<String> },
     #[error("options of a Java machine, ignored: {}", .options.join(" "))]
     JavaOptions { options: Vec<String> },
     #[error("{origin}: {alias} is called {key}; taken as that")]

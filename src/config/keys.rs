@@ -85,8 +85,8 @@ const RATIO: Kind = Real(0.0, 1.0);
 const LONG_MS: Kind = Int(0, 315_360_000_000);
 const YES: Kind = Kind::Only("yes");
 const NO: Kind = Kind::Only("no");
+const STORE_TYPE: Kind = Choice(&["", "JKS", "PKCS12", "PEM", "BCFKS"]);
 
-const NO_TLS: &str = "TLS is not available in this release: remove the key and serve clients on clientPort";
 const NO_QUORUM_SASL: &str = "SASL between servers is not available in this release";
 const NO_ORACLE: &str =
     "two-server ensembles with an oracle are not supported; ignoring the file could lose data";
@@ -111,7 +111,7 @@ pub static KEYS: &[Key] = &[
     key("dataLogDir", Text, "", "", File, Used),
     key("clientPort", PORT, "", "", File, Used),
     key("clientPortAddress", Text, "", "", File, Used),
-    key("secureClientPort", PORT, "", "", File, RefusedUnless("0", NO_TLS)),
+    key("secureClientPort", PORT, "", "", File, Used),
     key("secureClientPortAddress", Text, "", "", File, Used),
     key("clientPortListenBacklog", OR_OFF, "connections", "-1", File, Used),
     key("tickTime", Int(1, I32_MAX / 20), "ms", "3000", File, Used),
@@ -269,14 +269,50 @@ pub static KEYS: &[Key] = &[
     key("ssl.authProvider", Text, "", "x509", Prefixed, RefusedUnless("x509", "only the x509 provider is known")),
     key("ssl.sslProvider", Any, "", "", Prefixed, Nothing),
     key("ssl.quorum.sslProvider", Any, "", "", Prefixed, Nothing),
-    key("ssl.quorum.*", Text, "", "", Prefixed, Ensemble),
-    key("ssl.*", Text, "", "", Prefixed, Later("")),
-    key("client.portUnification", Switch, "", "false", Prefixed, RefusedUnless("false", NO_TLS)),
-    key("client.certReload", Switch, "", "false", Prefixed, Later("false")),
+    key("ssl.quorum.keyStore.location", Text, "", "", Prefixed, Ensemble),
+    key("ssl.quorum.keyStore.password", Text, "", "", Prefixed, Ensemble),
+    key("ssl.quorum.keyStore.passwordPath", Text, "", "", Prefixed, Ensemble),
+    key("ssl.quorum.keyStore.type", STORE_TYPE, "", "", Prefixed, Ensemble),
+    key("ssl.quorum.trustStore.location", Text, "", "", Prefixed, Ensemble),
+    key("ssl.quorum.trustStore.password", Text, "", "", Prefixed, Ensemble),
+    key("ssl.quorum.trustStore.passwordPath", Text, "", "", Prefixed, Ensemble),
+    key("ssl.quorum.trustStore.type", STORE_TYPE, "", "", Prefixed, Ensemble),
+    key("ssl.quorum.protocol", Text, "", "", Prefixed, Ensemble),
+    key("ssl.quorum.enabledProtocols", Text, "", "TLSv1.3,TLSv1.2", Prefixed, Ensemble),
+    key("ssl.quorum.ciphersuites", Text, "", "", Prefixed, Ensemble),
+    key("ssl.quorum.clientAuth", Choice(&["need", "want", "none"]), "", "need", Prefixed, Ensemble),
+    key("ssl.quorum.hostnameVerification", Switch, "", "true", Prefixed, Ensemble),
+    key("ssl.quorum.clientHostnameVerification", Switch, "", "true", Prefixed, Ensemble),
+    key("ssl.quorum.allowReverseDnsLookup", Any, "", "false", Prefixed, Nothing),
+    key("ssl.quorum.crl", Switch, "", "false", Prefixed, Ensemble),
+    key("ssl.quorum.ocsp", Switch, "", "false", Prefixed, Ensemble),
+    key("ssl.quorum.handshakeDetectionTimeoutMillis", POSITIVE, "ms", "5000", Prefixed, Ensemble),
+    key("ssl.quorum.*", Any, "", "", Prefixed, Nothing),
+    key("ssl.keyStore.location", Text, "", "", Prefixed, Used),
+    key("ssl.keyStore.password", Text, "", "", Prefixed, Used),
+    key("ssl.keyStore.passwordPath", Text, "", "", Prefixed, Used),
+    key("ssl.keyStore.type", STORE_TYPE, "", "", Prefixed, Used),
+    key("ssl.trustStore.location", Text, "", "", Prefixed, Used),
+    key("ssl.trustStore.password", Text, "", "", Prefixed, Used),
+    key("ssl.trustStore.passwordPath", Text, "", "", Prefixed, Used),
+    key("ssl.trustStore.type", STORE_TYPE, "", "", Prefixed, Used),
+    key("ssl.protocol", Text, "", "", Prefixed, Used),
+    key("ssl.enabledProtocols", Text, "", "TLSv1.3,TLSv1.2", Prefixed, Used),
+    key("ssl.ciphersuites", Text, "", "", Prefixed, Used),
+    key("ssl.clientAuth", Choice(&["need", "want", "none"]), "", "need", Prefixed, Used),
+    key("ssl.hostnameVerification", Switch, "", "true", Prefixed, Used),
+    key("ssl.clientHostnameVerification", Switch, "", "false", Prefixed, Used),
+    key("ssl.allowReverseDnsLookup", Any, "", "false", Prefixed, Nothing),
+    key("ssl.crl", Switch, "", "false", Prefixed, Used),
+    key("ssl.ocsp", Switch, "", "false", Prefixed, Used),
+    key("ssl.handshakeDetectionTimeoutMillis", POSITIVE, "ms", "5000", Prefixed, Used),
+    key("ssl.*", Any, "", "", Prefixed, Nothing),
+    key("client.portUnification", Switch, "", "false", Prefixed, Used),
+    key("client.certReload", Switch, "", "false", Prefixed, Used),
     key("DigestAuthenticationProvider.superDigest", Text, "", "", Prefixed, Used),
     key("DigestAuthenticationProvider.enabled", Switch, "", "true", Prefixed, Used),
     key("DigestAuthenticationProvider.digestAlg", Choice(&["SHA1", "SHA-1", "SHA-224", "SHA-256", "SHA-384", "SHA-512"]), "", "SHA1", Prefixed, Used),
-    key("X509AuthenticationProvider.superUser", Text, "", "", Prefixed, Later("")),
+    key("X509AuthenticationProvider.superUser", Text, "", "", Prefixed, Used),
     key("superUser", Text, "", "", Prefixed, Used),
     key("superUser.*", Text, "", "", Prefixed, Used),
     key("IPAuthenticationProvider.usexforwardedfor", Switch, "", "false", Prefixed, Later("false")),
@@ -407,8 +443,9 @@ mod tests {
 
     #[test]
     fn exact_names_win_over_families_and_long_families_over_short() {
-        assert_eq!(find("ssl.quorum.keyStore.location").unwrap().name, "ssl.quorum.*");
-        assert_eq!(find("ssl.keyStore.location").unwrap().name, "ssl.*");
+        assert_eq!(find("ssl.quorum.keyStore.location").unwrap().name, "ssl.quorum.keyStore.location");
+        assert_eq!(find("ssl.quorum.other").unwrap().name, "ssl.quorum.*");
+        assert_eq!(find("ssl.other").unwrap().name, "ssl.*");
         assert_eq!(find("nio.sessionlessCnxnTimeout").unwrap().name, "nio.sessionlessCnxnTimeout");
         assert_eq!(find("nio.numWorkerThreads").unwrap().name, "nio.*");
         assert_eq!(find("superUser.2").unwrap().name, "superUser.*");

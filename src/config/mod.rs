@@ -15,6 +15,7 @@ pub mod membership;
 pub mod properties;
 mod redact;
 mod sources;
+pub mod tls;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -28,12 +29,22 @@ pub use error::{ConfigError, Level, Notice, Origin};
 pub use members::{ListenAddress, Member, MemberAddress, Role};
 pub use membership::{Membership, MembershipError};
 pub use sources::{CONFIG_BYTES_MAX, Sources, Start, flags_of_shell};
+pub use tls::Tls;
 
 /// Everything a server is told, checked. Names are ZooKeeper's in our spelling; each field names its key.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// `clientPort`, `clientPortAddress`, or the client part of the one `server.N` line. `None`: no listener.
     pub client_address: Option<ListenAddress>,
+    /// `secureClientPort`, `secureClientPortAddress`, or the second client part of the one `server.N` line: clients in
+    /// TLS. `None`: no such listener.
+    pub secure_client_address: Option<ListenAddress>,
+    /// `client.portUnification`: `client_address` takes clients in TLS, too. Default no.
+    pub client_port_unification: bool,
+    /// `client.certReload`: changed stores are taken for new connections. Default no.
+    pub client_cert_reload: bool,
+    /// `ssl.*`; there where a client port speaks TLS.
+    pub client_tls: Option<Tls>,
     /// `clientPortListenBacklog`, connections the kernel queues; `None` leaves it to the system. Default none.
     pub client_backlog: Option<u32>,
     /// `dataDir`: snapshots and `myid`.
@@ -174,6 +185,21 @@ pub struct Ensemble {
     pub leader_serves: bool,
     /// `multiAddress.enabled`, default no.
     pub multi_address: bool,
+    /// There where servers speak TLS to each other, or may.
+    pub tls: Option<PeerKeys>,
+}
+
+/// TLS between servers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerKeys {
+    /// `ssl.quorum.*`.
+    pub keys: Tls,
+    /// `sslQuorum`, default no: this server dials in TLS.
+    pub dials: bool,
+    /// `portUnification`, default no: whoever dials this server may speak plainly.
+    pub accepts_plain: bool,
+    /// `sslQuorumReloadCertFiles`, default no: changed stores are taken for new connections.
+    pub cert_reload: bool,
 }
 
 impl Ensemble {

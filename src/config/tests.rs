@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn sources(text: &str) -> Sources {
+pub(super) fn sources(text: &str) -> Sources {
     Sources {
         start: Start::File { name: "conf/zoo.cfg".into(), text: text.as_bytes().to_vec() },
         ..Sources::default()
@@ -13,20 +13,20 @@ fn no_files(_: &Path) -> Result<Option<Vec<u8>>, String> {
     Ok(None)
 }
 
-fn load_text(text: &str) -> Result<Loaded, ConfigError> {
+pub(super) fn load_text(text: &str) -> Result<Loaded, ConfigError> {
     load(&sources(text), &mut no_files)
 }
 
-fn with(lines: &str) -> Config {
+pub(super) fn with(lines: &str) -> Config {
     load_text(&format!("dataDir=/d\nclientPort=2181\n{lines}")).unwrap().config
 }
 
-fn notices(lines: &str) -> Vec<String> {
+pub(super) fn notices(lines: &str) -> Vec<String> {
     let loaded = load_text(&format!("dataDir=/d\nautopurge.purgeInterval=1\n{lines}")).unwrap();
     loaded.notices.iter().map(|notice| notice.to_string()).collect()
 }
 
-fn error(lines: &str) -> String {
+pub(super) fn error(lines: &str) -> String {
     load_text(&format!("dataDir=/d\n{lines}")).unwrap_err().to_string()
 }
 
@@ -183,13 +183,10 @@ fn wrong_values_name_file_line_key_value_and_what_was_expected() {
 #[test]
 fn what_would_be_unsafe_to_ignore_stops_the_start() {
     for line in [
-        "secureClientPort=2281",
-        "client.portUnification=true",
         "quorum.auth.enableSasl=true",
         "oraclePath=/o",
         "ssl.context.supplier.class=x.Y",
         "ssl.authProvider=mine",
-        "server.1=a:1:2;2181;2281",
     ] {
         assert!(
             matches!(load_text(&format!("dataDir=/d\n{line}")), Err(ConfigError::Unsupported { .. })),
@@ -244,7 +241,7 @@ fn no_client_port_is_no_listener() {
 fn each_kind_of_useless_key_is_one_notice() {
     let all = notices(
         "foo=1\nbar.baz=2\nnio.numWorkerThreads=1\ncnxTimeout=3\ntcpKeepAlive=true\naudit.enable=true\n\
-         admin.restore.enabled=true\nadmin.serverPort=8080\nssl.keyStore.location=/k",
+         admin.restore.enabled=true\nadmin.serverPort=8080",
     );
     assert_eq!(
         all,
@@ -252,7 +249,7 @@ fn each_kind_of_useless_key_is_one_notice() {
             "unknown keys, ignored: foo, bar.baz",
             "keys accepted, without effect in ringkeeper: nio.numWorkerThreads",
             "keys of ensembles, without effect on a standalone server: cnxTimeout, tcpKeepAlive",
-            "keys of features this release does not have, ignored: admin.restore.enabled, ssl.keyStore.location",
+            "keys of features this release does not have, ignored: admin.restore.enabled",
         ]
     );
     assert!(notices("admin.enableServer=false\naudit.enable=false").is_empty());
@@ -560,7 +557,7 @@ fn what_makes_no_ensemble_is_one_clear_line() {
         (
             "1",
             format!("{THREE}sslQuorum=true"),
-            "conf/zoo.cfg:8: sslQuorum=true: TLS between servers is not available in this release: what they say would go out in the clear",
+            "conf/zoo.cfg:8: ssl.quorum.keyStore.location is missing: sslQuorum needs a certificate and its key",
         ),
         (
             "1",

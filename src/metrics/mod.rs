@@ -40,6 +40,8 @@ pub struct FrontCounters {
     pub connections_dropped: u64,
     pub sessionless_expired: u64,
     pub auth_failed: u64,
+    /// Connections that ended within their TLS handshake (`unsuccessful_handshake`).
+    pub tls_handshakes_failed: u64,
     pub ensemble_auth_success: u64,
     pub ensemble_auth_fail: u64,
     pub ensemble_auth_skip: u64,
@@ -188,6 +190,7 @@ impl FrontCounters {
             connections_dropped,
             sessionless_expired,
             auth_failed,
+            tls_handshakes_failed,
             ensemble_auth_success,
             ensemble_auth_fail,
             ensemble_auth_skip,
@@ -218,6 +221,7 @@ impl FrontCounters {
         self.connections_dropped += connections_dropped;
         self.sessionless_expired += sessionless_expired;
         self.auth_failed += auth_failed;
+        self.tls_handshakes_failed += tls_handshakes_failed;
         self.ensemble_auth_success += ensemble_auth_success;
         self.ensemble_auth_fail += ensemble_auth_fail;
         self.ensemble_auth_skip += ensemble_auth_skip;

@@ -202,6 +202,8 @@ pub struct FrontReport {
     /// Requests taken in and not answered.
     pub outstanding: u64,
     pub watch_count: u64,
+    /// Connections within their TLS handshake.
+    pub tls_handshakes: u64,
     /// Filled for words that list connections.
     pub connections: Vec<crate::words::ConnectionReport>,
     /// Filled for words about watches.

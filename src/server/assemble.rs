@@ -83,6 +83,10 @@ impl From<StorageError> for Failure {
 }
 
 fn assemble(config: &Config, started: StdInstant, audit: Option<Audit>) -> Result<i32, Failure> {
+    let unusable = |reason| Failure { code: EXIT_CONFIG, reason };
+    // Before anything is touched: what is wrong with a store is the operator's to mend.
+    let tls = options::client_tls(config).map_err(|error| unusable(error.to_string()))?;
+    let peer_tls = options::peer_tls(config).map_err(|error| unusable(error.to_string()))?;
     let seed = random();
     let clock = Clock::new();
     let restore = RestoreOptions {
@@ -127,8 +131,7 @@ fn assemble(config: &Config, started: StdInstant, audit: Option<Audit>) -> Resul
         write_first_snapshot(&files, &mut database, config.nodes.digest_enabled)?;
     }
 
-    let unusable = |reason| Failure { code: EXIT_CONFIG, reason };
-    let shell_options = options::shell(config, files.log_dir(), clock).map_err(unusable)?;
+    let shell_options = options::shell(config, tls, peer_tls, files.log_dir(), clock).map_err(unusable)?;
     let mut shell = Shell::prepare(shell_options)
         .map_err(|error| Failure { code: error.exit_code(), reason: error.to_string() })?;
     let process = Arc::new(ProcessGauges::default());

@@ -6,7 +6,7 @@
 //! turn and connection; what the socket does not take waits for a task that only tells when it is writable again, so
 //! bytes never overtake each other.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, Shutdown, TcpListener};
@@ -21,6 +21,7 @@ use socket2::SockRef;
 use super::core::Core;
 use super::door::{ConnId, Front};
 use super::ports::FrontPort;
+use super::secure::{Layer, Speech};
 use super::signal::Signal;
 use crate::io::{sys, watched::Watched};
 use crate::types::Now;
@@ -45,9 +46,15 @@ pub(super) struct Connection {
     address: IpAddr,
     pub(super) state: Cell<State>,
     /// The front does not want to read now.
-    paused: Cell<bool>,
+    pub(super) paused: Cell<bool>,
     /// The socket took less than all; a task waits until it takes more.
     blocked: Cell<bool>,
+    /// Came by the port of TLS alone, which has limits of its own.
+    by_secure_port: bool,
+    /// Plain, or TLS; either until the first byte has come.
+    pub(super) speech: Cell<Speech>,
+    /// There from the first byte of TLS on.
+    pub(super) tls: OnceCell<Box<RefCell<Layer>>>,
     /// Its state or `paused` changed.
     told: Signal,
 }
@@ -65,7 +72,7 @@ pub(super) enum State {
 }
 
 /// Accepts on one listener until the core stops.
-pub(super) async fn accept_loop(core: Rc<Core>, listener: TcpListener) -> io::Result<()> {
+pub(super) async fn accept_loop(core: Rc<Core>, listener: TcpListener, speech: Speech) -> io::Result<()> {
     let watched = Watched::new(OwnedFd::from(listener.try_clone()?))?;
     let mut said_exhausted = false;
     while !core.is_stopping() {
@@ -77,7 +84,7 @@ pub(super) async fn accept_loop(core: Rc<Core>, listener: TcpListener) -> io::Re
             match sys::accept(&listener) {
                 Ok((fd, peer)) => {
                     said_exhausted = false;
-                    core.accepted(fd, peer);
+                    core.accepted(fd, peer, speech);
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if sys::is_exhausted(&error) => {
@@ -97,7 +104,7 @@ pub(super) async fn accept_loop(core: Rc<Core>, listener: TcpListener) -> io::Re
 }
 
 impl Connection {
-    pub(super) fn new(socket: Watched, id: ConnId, address: IpAddr) -> Rc<Connection> {
+    pub(super) fn new(socket: Watched, id: ConnId, address: IpAddr, speech: Speech) -> Rc<Connection> {
         Rc::new(Connection {
             socket,
             id,
@@ -105,8 +112,25 @@ impl Connection {
             state: Cell::new(State::Open),
             paused: Cell::new(false),
             blocked: Cell::new(false),
+            by_secure_port: speech == Speech::Tls,
+            speech: Cell::new(speech),
+            tls: OnceCell::new(),
             told: Signal::default(),
         })
+    }
+
+    pub(super) fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    /// Whether ciphertext waits for the socket.
+    fn has_pending(&self) -> bool {
+        self.tls.get().is_some_and(|layer| layer.borrow().has_pending())
+    }
+
+    /// Whether TLS has ended it, whatever the front has for it.
+    fn has_tls_failed(&self) -> bool {
+        self.tls.get().is_some_and(|layer| layer.borrow().has_failed())
     }
 
     /// Ends it at once, whatever it waits for. The peer may miss what was not sent yet.
@@ -177,10 +201,11 @@ async fn writable_again(core: Rc<Core>, connection: Rc<Connection>) {
 
 impl Core {
     /// A new connection, or a socket closed at once if there are too many.
-    fn accepted(self: &Rc<Self>, fd: OwnedFd, peer: std::net::SocketAddr) {
+    fn accepted(self: &Rc<Self>, fd: OwnedFd, peer: std::net::SocketAddr, speech: Speech) {
         let Some(front) = &self.front else { return };
         self.stir();
-        if !self.shared.limits().enter(self.now().instant, peer.ip()) {
+        let by_secure_port = speech == Speech::Tls;
+        if !self.shared.limits(by_secure_port).enter(self.now().instant, peer.ip()) {
             front.borrow_mut().rejected();
             // With a reset: nothing of it is to linger here.
             if let Err(error) = SockRef::from(&fd).set_linger(Some(Duration::ZERO)) {
@@ -194,11 +219,11 @@ impl Core {
             Err(error) => {
                 tracing::warn!(%peer, %error, "a client's socket cannot be watched");
                 front.borrow_mut().hung_up(self.now(), id);
-                self.shared.limits().leave(peer.ip());
+                self.shared.limits(by_secure_port).leave(peer.ip());
                 return;
             }
         };
-        let connection = Connection::new(socket, id, peer.ip());
+        let connection = Connection::new(socket, id, peer.ip(), speech);
         let before = self.connections.borrow_mut().insert(id.0, connection.clone());
         assert!(before.is_none(), "the front gave out {id:?} twice");
         self.spawn(receive_loop(self.clone(), connection));
@@ -211,16 +236,15 @@ impl Core {
         self.stir();
         let mut buffer = self.receive_buffer.borrow_mut();
         match sys::recv(connection.socket.as_fd(), &mut buffer) {
-            // Nothing more will come, but an answer is still to go.
-            Ok(0) if front.borrow().answers_after_end(connection.id) => connection.paused.set(true),
-            Ok(0) => {
-                connection.state.set(State::Ended);
-                self.revisit(connection.id);
-            }
+            Ok(0) => self.peer_ended(&front.borrow(), connection),
             Ok(count) => {
                 let mut front = front.borrow_mut();
-                front.received(self.now(), connection.id, &buffer[..count]);
-                connection.paused.set(!front.wants_read(connection.id));
+                if connection.speech.get() != Speech::Plain && self.is_secure(connection, &buffer[..count]) {
+                    self.receive_secure(&mut front, connection, &mut buffer[..count]);
+                } else {
+                    front.received(self.now(), connection.id, &buffer[..count]);
+                    connection.paused.set(!front.wants_read(connection.id));
+                }
                 self.saw_input();
                 self.pump.raise();
             }
@@ -232,12 +256,23 @@ impl Core {
         }
     }
 
+    /// The peer sends no more.
+    pub(super) fn peer_ended(&self, front: &Front<FrontPort>, connection: &Connection) {
+        if front.answers_after_end(connection.id) {
+            // An answer is still to go.
+            connection.paused.set(true);
+        } else {
+            connection.state.set(State::Ended);
+            self.revisit(connection.id);
+        }
+    }
+
     fn discard(&self, connection: &Connection) -> io::Result<usize> {
         sys::recv(connection.socket.as_fd(), &mut self.receive_buffer.borrow_mut())
     }
 
     /// Has the pump look at a connection the front did not name.
-    fn revisit(&self, id: ConnId) {
+    pub(super) fn revisit(&self, id: ConnId) {
         self.revisits.borrow_mut().push(id);
         self.pump.raise();
     }
@@ -247,7 +282,11 @@ impl Core {
         // Named by the front in the turn its peer left, or twice.
         let Some(connection) = self.connections.borrow().get(&id.0).cloned() else { return };
         let mut failed = false;
-        if !connection.blocked.get() {
+        if connection.blocked.get() {
+            // Nothing may overtake what waits.
+        } else if let Some(layer) = connection.tls.get() {
+            failed = !self.send_secure(front, &connection, &mut layer.borrow_mut());
+        } else {
             let output = front.output(id);
             if !output.is_empty() {
                 let (sent, len) = if front.is_output_split(id) {
@@ -280,7 +319,7 @@ impl Core {
             connection.kill();
             return;
         }
-        if front.wants_close(id) {
+        if front.wants_close(id) || connection.has_tls_failed() {
             self.close(front, now, &connection);
         } else if connection.paused.get() == front.wants_read(id) {
             connection.paused.set(!connection.paused.get());
@@ -293,7 +332,7 @@ impl Core {
         }
     }
 
-    fn block(self: &Rc<Self>, connection: &Rc<Connection>) {
+    pub(super) fn block(self: &Rc<Self>, connection: &Rc<Connection>) {
         connection.blocked.set(true);
         self.spawn(writable_again(self.clone(), connection.clone()));
     }
@@ -303,7 +342,9 @@ impl Core {
             connection.state.set(State::Closing);
             self.closing.borrow_mut().push_back((now.instant + CLOSE_LINGER, Rc::downgrade(connection)));
         }
-        if !front.output(connection.id).is_empty() {
+        // What TLS has ended gets no more of it, but for the alert that says why.
+        let owes = !front.output(connection.id).is_empty() && !connection.has_tls_failed();
+        if owes || connection.has_pending() {
             if !connection.blocked.get() {
                 self.revisit(connection.id);
             }
@@ -320,7 +361,7 @@ impl Core {
 
     fn forget(&self, connection: &Connection) {
         if self.connections.borrow_mut().remove(&connection.id.0).is_some() {
-            self.shared.limits().leave(connection.address);
+            self.shared.limits(connection.by_secure_port).leave(connection.address);
         }
     }
 

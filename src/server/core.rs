@@ -24,6 +24,7 @@ use super::audit::Audit;
 use super::connection::{Connection, accept_loop};
 use super::door::{ConnId, Front, Pipeline, pipeline};
 use super::housekeeper::{Housekeeper, Report};
+use super::listen::Listener;
 use super::peers::{Listening, Peers, PeersOptions};
 use super::ports::{FrontPort, FrontRemote, Local, PipelinePort, PipelineRemote};
 use super::questions::Questions;
@@ -55,6 +56,8 @@ pub(super) struct Core {
 
     pub(super) connections: RefCell<HashMap<u32, Rc<Connection>>>,
     pub(super) receive_buffer: RefCell<Box<[u8]>>,
+    /// Where output is encrypted before it is sent; empty in between.
+    pub(super) cipher_buffer: RefCell<Vec<u8>>,
     /// Connections the pump must look at though the front may not name them.
     pub(super) revisits: RefCell<Vec<ConnId>>,
     /// Connections being closed, by deadline.
@@ -143,6 +146,7 @@ impl Core {
             local: parts.local,
             connections: RefCell::default(),
             receive_buffer: RefCell::new(vec![0; RECEIVE_BYTES].into()),
+            cipher_buffer: RefCell::default(),
             revisits: RefCell::default(),
             closing: RefCell::default(),
             dirty: RefCell::default(),
@@ -162,7 +166,7 @@ impl Core {
     /// Runs until told to stop. `ready` is called once everything is watched and clients may come.
     pub(super) async fn run(
         self: Rc<Core>,
-        listeners: Vec<TcpListener>,
+        listeners: Vec<Listener>,
         ready: impl FnOnce(),
     ) -> Result<(), Fatal> {
         let started = self.start(listeners);
@@ -183,7 +187,7 @@ impl Core {
         end
     }
 
-    fn start(self: &Rc<Self>, listeners: Vec<TcpListener>) -> io::Result<()> {
+    fn start(self: &Rc<Self>, listeners: Vec<Listener>) -> io::Result<()> {
         let bell = Watched::new(self.bell.event().try_clone_fd()?)?;
         self.spawn(watch_bell(self.clone(), bell));
         if let Some(half) = &self.pipeline {
@@ -199,11 +203,11 @@ impl Core {
             self.spawn(spin_loop(self.clone(), 0));
             self.spawn(spin_loop(self.clone(), 1));
         }
-        for listener in listeners {
-            self.listeners.borrow_mut().push(listener.try_clone()?);
+        for Listener { socket, speech } in listeners {
+            self.listeners.borrow_mut().push(socket.try_clone()?);
             let core = self.clone();
             self.spawn(async move {
-                if let Err(error) = accept_loop(core, listener).await {
+                if let Err(error) = accept_loop(core, socket, speech).await {
                     tracing::error!(%error, "a listener failed, no more clients are accepted on it");
                 }
             });

@@ -254,6 +254,12 @@ impl<L: FrontLink> Front<L> {
         self.conns[conn.0 as usize].closing
     }
 
+    pub fn handshaking(&mut self, _: ConnId) {}
+
+    pub fn secured(&mut self, _: ConnId, _: Option<&str>) -> bool {
+        true
+    }
+
     pub fn answers_after_end(&self, _: ConnId) -> bool {
         false
     }

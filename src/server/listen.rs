@@ -10,25 +10,33 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::StartError;
+use super::secure::Speech;
 
 /// A killed server's port stays bound for some milliseconds after its process is gone, longer with a busy ring.
 pub(super) const BIND_RETRY_MAX: Duration = Duration::from_secs(2);
 const BIND_RETRY_EVERY: Duration = Duration::from_millis(5);
 
+/// One front's listening socket on one port.
+#[derive(Debug)]
+pub(super) struct Listener {
+    pub(super) socket: TcpListener,
+    pub(super) speech: Speech,
+}
+
 /// For each of `fronts`, one listener on each address, tried again for `retry_max` while the port is taken. Port zero takes a free one, the same for all fronts.
 pub(super) fn listeners(
-    addresses: &[SocketAddr],
+    addresses: &[(SocketAddr, Speech)],
     fronts: usize,
     backlog: u32,
     keep_alive: bool,
     retry_max: Duration,
-) -> Result<Vec<Vec<TcpListener>>, StartError> {
-    let mut by_front: Vec<Vec<TcpListener>> = (0..fronts).map(|_| Vec::new()).collect();
-    for &address in addresses {
+) -> Result<Vec<Vec<Listener>>, StartError> {
+    let mut by_front: Vec<Vec<Listener>> = (0..fronts).map(|_| Vec::new()).collect();
+    for &(address, speech) in addresses {
         let bound = listen_all(address, fronts, backlog, keep_alive, retry_max)
             .map_err(|source| StartError::Bind { address, source })?;
-        for (front, listener) in by_front.iter_mut().zip(bound) {
-            front.push(listener);
+        for (front, socket) in by_front.iter_mut().zip(bound) {
+            front.push(Listener { socket, speech });
         }
     }
     Ok(by_front)
@@ -95,22 +103,22 @@ mod tests {
 
     #[test]
     fn fronts_share_a_port_and_strangers_do_not() {
-        let any = "127.0.0.1:0".parse().expect("an address");
+        let any = ("127.0.0.1:0".parse().expect("an address"), Speech::Plain);
         let ours = listeners(&[any], 3, 128, false, BIND_RETRY_MAX).expect("a free port");
-        let ports: Vec<u16> = ours.iter().map(|l| l[0].local_addr().expect("bound").port()).collect();
+        let ports: Vec<u16> = ours.iter().map(|l| l[0].socket.local_addr().expect("bound").port()).collect();
         assert!(ports.iter().all(|&p| p == ports[0] && p != 0));
-        let error = listeners(&[ours[0][0].local_addr().expect("bound")], 2, 128, false, Duration::ZERO)
-            .expect_err("taken");
+        let taken = (ours[0][0].socket.local_addr().expect("bound"), Speech::Tls);
+        let error = listeners(&[taken], 2, 128, false, Duration::ZERO).expect_err("taken");
         let text = error.to_string();
         assert!(text.contains(&format!("127.0.0.1:{}", ports[0])), "{text}");
         assert_eq!(error.exit_code(), 2);
     }
     #[test]
     fn accepted_sockets_inherit_what_the_listener_has() {
-        let any = "127.0.0.1:0".parse().expect("an address");
+        let any = ("127.0.0.1:0".parse().expect("an address"), Speech::Plain);
         for keep_alive in [false, true] {
             let ours = listeners(&[any], 1, 128, keep_alive, BIND_RETRY_MAX).expect("a free port");
-            let listener = &ours[0][0];
+            let listener = &ours[0][0].socket;
             let _client =
                 std::net::TcpStream::connect(listener.local_addr().expect("bound")).expect("connects");
             let accepted = loop {

@@ -37,16 +37,18 @@ mod questions;
 #[cfg(not(test))]
 mod restore;
 mod runtime;
+mod secure;
 mod shared;
 mod signal;
 mod spin;
 pub mod storage;
 #[cfg(test)]
 mod tests;
+pub mod tls;
 
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
@@ -64,10 +66,12 @@ use crate::types::{ServerId, Zxid};
 use self::audit::Audit;
 use self::core::{Core, CoreParts, Fatal, PeersSeed, PipelineHalf};
 use self::door::{Front, Pipeline};
+use self::listen::Listener;
 use self::peers::{Listening, PeersOptions};
 use self::ports::{FrontRemote, Local, PipelineRemote, RemoteSeed, remote_pair};
 use self::questions::{Questioner, Questions};
 use self::runtime::CoreRuntime;
+use self::secure::Speech;
 use self::shared::{Command, Shared};
 
 #[cfg(not(test))]
@@ -75,10 +79,11 @@ pub use self::assemble::run;
 #[cfg(not(test))]
 pub use self::export::export;
 pub use self::housekeeper::Housekeeping;
-pub use self::peers::{ListenPlan, PeerPlace};
+pub use self::peers::{ListenPlan, PeerPlace, PeerTls};
 pub use self::plan::{CorePlan, CoresChoice, Plan};
 pub use self::ports::{FrontPort, LINK_MESSAGES_MAX, PipelinePort};
 pub use self::runtime::{Driver, IoChoice};
+use self::tls::{Acceptor, Live};
 
 /// How long an orderly stop may take; what is not finished then is cut off.
 pub const STOP_MAX: Duration = Duration::from_millis(900);
@@ -90,10 +95,16 @@ const SPIN_DEFAULT: Duration = Duration::from_micros(50);
 pub const SPIN_MAX: Duration = Duration::from_millis(10);
 
 /// What the shell is told.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ServerOptions {
     /// Where clients are served (`clientPort`, `clientPortAddress`).
     pub addresses: Vec<SocketAddr>,
+    /// Where they are served in TLS (`secureClientPort`, `secureClientPortAddress`).
+    pub secure_addresses: Vec<SocketAddr>,
+    /// `client.portUnification`: `addresses` take both.
+    pub port_unification: bool,
+    /// Needed where anything speaks TLS.
+    pub tls: Option<Live<Acceptor>>,
     /// `maxClientCnxns`: connections of one address; zero is no limit.
     pub connections_per_address_max: u32,
     /// `maxCnxns`: connections in all; zero is no limit.
@@ -121,6 +132,8 @@ pub struct ServerOptions {
     pub clock: Clock,
     /// Of a member of an ensemble: where other servers come in, and `tcpKeepAlive` for connections to them.
     pub peers: Option<(ListenPlan, bool)>,
+    /// How other servers are spoken to where not plainly alone (`sslQuorum`, `portUnification`).
+    pub peer_tls: Option<PeerTls>,
 }
 
 /// The node, to be put together on the threads it will run on.
@@ -151,6 +164,7 @@ pub struct Serving {
     pub addresses: Vec<SocketAddr>,
     /// Where other servers come in.
     pub peer_addresses: Vec<SocketAddr>,
+    pub secure_addresses: Vec<SocketAddr>,
     pub driver: Driver,
     pub log_mode: WriteMode,
 }
@@ -235,9 +249,10 @@ impl Shell {
         }
         let log_mode = probe_log(&options)?;
         let seed = RandomState::new().hash_one(std::process::id());
-        let limits =
-            ConnectionLimits::new(options.connections_per_address_max, options.connections_max, seed);
-        let shared = Shared::new(plan.cores.len(), options.clock, limits)
+        let limits = [(); 2].map(|()| {
+            ConnectionLimits::new(options.connections_per_address_max, options.connections_max, seed)
+        });
+        let shared = Shared::new(plan.cores.len(), options.clock, limits, options.tls.clone())
             .map_err(StartError::system("make eventfds"))?;
         let (questioner, questions) = Questioner::new(shared.bells[0].clone());
         Ok(Shell {
@@ -302,8 +317,17 @@ impl Shell {
 
     fn serve(mut self, node: NodeParts, recovered: Recovered) -> Result<(), RunError> {
         assert_eq!(node.fronts.len(), self.front_count(), "one front for each core that has one");
+        let plain = if self.options.port_unification { Speech::Either } else { Speech::Plain };
+        let ports: Vec<(SocketAddr, Speech)> =
+            (self.options.addresses.iter().map(|address| (*address, plain)))
+                .chain(self.options.secure_addresses.iter().map(|address| (*address, Speech::Tls)))
+                .collect();
+        assert!(
+            self.options.tls.is_some() || ports.iter().all(|(_, speech)| *speech == Speech::Plain),
+            "a port of TLS has something to speak it by"
+        );
         let listeners = listen::listeners(
-            &self.options.addresses,
+            &ports,
             self.front_count(),
             self.options.backlog,
             self.options.keep_alive,
@@ -313,8 +337,12 @@ impl Shell {
             tracing::info!("stopping before all ports were bound");
             return Ok(());
         };
-        let addresses: Vec<SocketAddr> =
-            listeners.first().into_iter().flatten().filter_map(|l| l.local_addr().ok()).collect();
+        let bound = |secure: bool| -> Vec<SocketAddr> {
+            let of_first = listeners.first().into_iter().flatten();
+            let wanted = of_first.filter(|listener| (listener.speech == Speech::Tls) == secure);
+            wanted.filter_map(|listener| listener.socket.local_addr().ok()).collect()
+        };
+        let (addresses, secure_addresses) = (bound(false), bound(true));
         let peer_addresses: Vec<SocketAddr> =
             peer_listeners.iter().filter_map(|l| l.listener.local_addr().ok()).collect();
         let (ready_tx, ready_rx) = mpsc::channel();
@@ -332,9 +360,15 @@ impl Shell {
             }
         }
         if self.shared.failure().is_none() {
-            self.say_serving(&addresses, driver, &recovered);
+            self.say_serving(&addresses, &secure_addresses, driver, &recovered);
             if let Some(call) = self.on_serving.take() {
-                call(Serving { addresses, peer_addresses, driver, log_mode: self.log_mode });
+                call(Serving {
+                    addresses,
+                    secure_addresses,
+                    peer_addresses,
+                    driver,
+                    log_mode: self.log_mode,
+                });
             }
         }
         self.supervise(threads)
@@ -355,8 +389,17 @@ impl Shell {
         plan.bind(pause).map_err(|reason| StartError::PeerBind { reason })
     }
 
-    fn say_serving(&self, addresses: &[SocketAddr], driver: Driver, recovered: &Recovered) {
-        let ports: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
+    fn say_serving(
+        &self,
+        addresses: &[SocketAddr],
+        secure_addresses: &[SocketAddr],
+        driver: Driver,
+        recovered: &Recovered,
+    ) {
+        let both = if self.options.port_unification { " (TLS and plain)" } else { "" };
+        let ports: Vec<String> = (addresses.iter().map(|address| format!("{address}{both}")))
+            .chain(secure_addresses.iter().map(|address| format!("{address} (TLS)")))
+            .collect();
         let begin = match recovered.member {
             None => "serving on".to_owned(),
             Some(id) => format!("server {} takes part in its ensemble, with clients on", id.0),
@@ -375,7 +418,7 @@ impl Shell {
     fn start_cores(
         &mut self,
         node: NodeParts,
-        listeners: Vec<Vec<TcpListener>>,
+        listeners: Vec<Vec<Listener>>,
         peer_listeners: Vec<Listening>,
         ready: &mpsc::Sender<Driver>,
     ) -> Result<Vec<JoinHandle<()>>, StartError> {
@@ -412,7 +455,11 @@ impl Shell {
             questions: self.questions.take().expect("cores are started once"),
             audit: self.audit.take(),
             peers: self.options.peers.as_ref().map(|(_, keep_alive)| PeersSeed {
-                options: PeersOptions { keep_alive: *keep_alive, ..PeersOptions::default() },
+                options: PeersOptions {
+                    keep_alive: *keep_alive,
+                    tls: self.options.peer_tls.clone(),
+                    ..PeersOptions::default()
+                },
                 listening: peer_listeners,
             }),
         });
@@ -545,7 +592,7 @@ struct CoreSeed {
 
 struct FrontSeed {
     make: FrontMaker,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Listener>,
     /// `None`: the pipeline is on the same thread.
     remote: Option<RemoteSeed<door::link::ToPipeline, door::link::ToFront>>,
 }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::storage::StorageOptions;
-use super::{CoresChoice, IoChoice, ListenPlan, PeerPlace, STOP_MAX, ServerOptions};
-use crate::config::{Compression, Config, ConnectionThrottle, Cores, Ensemble, IoDriver, ListenAddress};
+use super::tls::{Acceptor, Live, StoreError, TlsSettings, reload};
+use super::{CoresChoice, IoChoice, ListenPlan, PeerPlace, PeerTls, STOP_MAX, ServerOptions};
+use crate::config::{Compression, Config, ConnectionThrottle, Cores, Ensemble, IoDriver, ListenAddress, Tls};
 use crate::io::Clock;
 use crate::metrics::ProcessGauges;
 use crate::node::limits::Shares;
@@ -66,9 +67,11 @@ pub(super) fn storage(config: &Config) -> StorageOptions {
     }
 }
 
-/// Fails with the address that does not resolve.
+/// Fails with the address that does not resolve. `tls` is what client ports speak it by.
 pub(super) fn shell(
     config: &Config,
+    tls: Option<Live<Acceptor>>,
+    peer_tls: Option<PeerTls>,
     log_directory: &std::path::Path,
     clock: Clock,
 ) -> Result<ServerOptions, String> {
@@ -77,6 +80,12 @@ pub(super) fn shell(
             Some(address) => resolve("clientPortAddress", address)?,
             None => Vec::new(),
         },
+        secure_addresses: match &config.secure_client_address {
+            Some(address) => resolve("secureClientPortAddress", address)?,
+            None => Vec::new(),
+        },
+        port_unification: config.client_port_unification,
+        tls,
         connections_per_address_max: config.max_client_cnxns,
         connections_max: config.max_cnxns,
         keep_alive: config.client_tcp_keep_alive,
@@ -98,6 +107,7 @@ pub(super) fn shell(
         handle_signals: true,
         clock,
         peers: config.ensemble.as_ref().map(|ensemble| (listen_plan(ensemble), ensemble.keep_alive)),
+        peer_tls,
     })
 }
 
@@ -115,6 +125,40 @@ fn listen_plan(ensemble: &Ensemble) -> ListenPlan {
         tries_max: ensemble.bind_tries,
         waits_for_names: ensemble.waits_for_names,
     }
+}
+
+/// How other servers are spoken to, likewise.
+pub(super) fn peer_tls(config: &Config) -> Result<Option<PeerTls>, StoreError> {
+    let Some(of_peers) = config.ensemble.as_ref().and_then(|ensemble| ensemble.tls.as_ref()) else {
+        return Ok(None);
+    };
+    let settings = live(&of_peers.keys, of_peers.cert_reload, TlsSettings::new)?;
+    Ok(Some(PeerTls {
+        settings,
+        dials: of_peers.dials,
+        accepts_plain: of_peers.accepts_plain,
+        detection_timeout: Duration::from_millis(u64::from(of_peers.keys.detection_timeout_ms)),
+    }))
+}
+
+/// Settings from their stores, read again when these change where that is wanted.
+fn live<T: Clone + Send + 'static>(
+    keys: &Tls,
+    reload: bool,
+    load: fn(&Tls) -> Result<T, StoreError>,
+) -> Result<Live<T>, StoreError> {
+    let loaded = reload::stamps(keys);
+    let live = Live::new(load(keys)?);
+    if reload && let Err(error) = live.keep_fresh(keys.clone(), loaded, load) {
+        tracing::warn!(%error, "changed key stores will not be noticed: no thread");
+    }
+    Ok(live)
+}
+
+/// What client ports speak TLS by, kept fresh where that is wanted. `None` where none does.
+pub(super) fn client_tls(config: &Config) -> Result<Option<Live<Acceptor>>, StoreError> {
+    let Some(tls) = &config.client_tls else { return Ok(None) };
+    live(tls, config.client_cert_reload, Acceptor::new).map(Some)
 }
 
 /// Where a key of that name makes us listen. The wildcard is one socket for both families where the machine has both.
@@ -155,6 +199,13 @@ pub(super) fn fronts(
     (0..front_count).map(|index| front(config, index, &shares, hash_seed, nonce_secret)).collect()
 }
 
+/// A port of TLS brings scheme `x509` along. Source: ZooKeeper `QuorumPeerConfig#configureSSLAuth`.
+fn auth(config: &Config) -> AuthOptions {
+    let mut auth = AuthOptions::of_config(&config.auth, config.nodes.skip_acl);
+    auth.x509_enabled |= config.client_tls.is_some();
+    auth
+}
+
 fn front(
     config: &Config,
     index: usize,
@@ -163,7 +214,7 @@ fn front(
     nonce_secret: &NonceSecret,
 ) -> FrontOptions {
     FrontOptions {
-        auth: AuthOptions::of_config(&config.auth, config.nodes.skip_acl),
+        auth: auth(config),
         frame_bytes_max: config.jute_max_buffer_bytes,
         session_timeout_ms_min: config.min_session_timeout_ms as i32,
         session_timeout_ms_max: config.max_session_timeout_ms as i32,
@@ -191,7 +242,7 @@ pub(super) fn pipeline(
     let nodes = &config.nodes;
     PipelineOptions {
         prepare: PrepareOptions {
-            auth: AuthOptions::of_config(&config.auth, config.nodes.skip_acl),
+            auth: auth(config),
             extended_types: nodes.extended_types_enabled,
             enforce_quota: nodes.enforce_quota,
             digest: nodes.digest_enabled,

@@ -11,6 +11,7 @@
 mod dial;
 mod listen;
 mod names;
+mod secure;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -34,6 +35,7 @@ use socket2::SockRef;
 pub(super) use self::listen::Listening;
 pub use self::listen::{ListenPlan, PeerPlace};
 use self::names::Names;
+pub use self::secure::PeerTls;
 use self::stream::Stream;
 use super::signal::Signal;
 use crate::io::watched::Watched;
@@ -56,7 +58,7 @@ const SENDS_A_TURN_MAX: usize = 16;
 const QUEUE_BYTES_MAX: usize = 1 << 30;
 
 /// Bounds and socket options.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone)]
 pub(super) struct PeersOptions {
     /// `tcpKeepAlive`: the kernel asks silent peers whether they are still there.
     pub(super) keep_alive: bool,
@@ -64,11 +66,13 @@ pub(super) struct PeersOptions {
     pub(super) accepted_max: usize,
     /// Accepted connections of one address, so that a stranger does not take every place.
     pub(super) accepted_per_address_max: usize,
+    /// There where they speak TLS, or may.
+    pub(super) tls: Option<PeerTls>,
 }
 
 impl Default for PeersOptions {
     fn default() -> PeersOptions {
-        PeersOptions { keep_alive: false, accepted_max: 2048, accepted_per_address_max: 512 }
+        PeersOptions { keep_alive: false, accepted_max: 2048, accepted_per_address_max: 512, tls: None }
     }
 }
 
@@ -375,8 +379,12 @@ impl Peers {
         };
         let conn = self.number_accepted();
         let link = Rc::new(Link::new(conn, port, Some(from)));
-        link.open(stream);
         self.links.borrow_mut().insert(conn, link.clone());
+        if let Some(tls) = self.options.tls.clone() {
+            self.spawn(secure::welcome(self.clone(), link, stream, tls, from));
+            return;
+        }
+        link.open(stream);
         self.announce(&link);
         self.spawn(watch(self.clone(), link));
         self.pump.raise();
@@ -459,6 +467,7 @@ impl Link {
     }
 
     fn open(&self, stream: Stream) {
+        self.readable.set(stream.has_received());
         assert!(self.stream.set(stream).is_ok(), "{:?} is opened twice", self.conn);
         self.opened.set(true);
     }

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use super::tls::{Acceptor, Live};
 use crate::io::sys::EventFd;
 use crate::io::{Bell, Clock};
 use crate::node::limits::ConnectionLimits;
@@ -18,8 +19,11 @@ pub(super) struct Shared {
     pub(super) drained: AtomicBool,
     /// Why the server ends, the first reason that was given.
     reason: Mutex<Option<String>>,
-    /// Connections of all fronts. Locked when one comes or goes, for some lookups.
-    limits: Mutex<ConnectionLimits>,
+    /// Connections of all fronts, by the plain port and by the secure one, which ZooKeeper counts apart. Locked when one
+    /// comes or goes, for some lookups.
+    limits: [Mutex<ConnectionLimits>; 2],
+    /// There where a client port speaks TLS.
+    tls: Option<Live<Acceptor>>,
     /// Wakes the supervisor.
     pub(super) event: EventFd,
     /// A stop was asked for from inside the process.
@@ -37,7 +41,12 @@ pub(super) enum Command {
 }
 
 impl Shared {
-    pub(super) fn new(cores: usize, clock: Clock, limits: ConnectionLimits) -> std::io::Result<Shared> {
+    pub(super) fn new(
+        cores: usize,
+        clock: Clock,
+        limits: [ConnectionLimits; 2],
+        tls: Option<Live<Acceptor>>,
+    ) -> std::io::Result<Shared> {
         Ok(Shared {
             clock,
             bells: (0..cores).map(|_| Bell::new().map(Arc::new)).collect::<Result<_, _>>()?,
@@ -45,14 +54,20 @@ impl Shared {
             alive: AtomicUsize::new(0),
             drained: AtomicBool::new(false),
             reason: Mutex::new(None),
-            limits: Mutex::new(limits),
+            limits: limits.map(Mutex::new),
+            tls,
             event: EventFd::new()?,
             stop_asked: AtomicBool::new(false),
         })
     }
 
-    pub(super) fn limits(&self) -> MutexGuard<'_, ConnectionLimits> {
-        self.limits.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    pub(super) fn limits(&self, secure_port: bool) -> MutexGuard<'_, ConnectionLimits> {
+        self.limits[usize::from(secure_port)].lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// What a handshake that begins now is to use.
+    pub(super) fn acceptor(&self) -> Option<Acceptor> {
+        self.tls.as_ref().map(Live::get)
     }
 
     pub(super) fn command(&self) -> Command {

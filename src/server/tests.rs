@@ -97,6 +97,10 @@ impl Server {
         let directory = tempfile::tempdir().expect("a directory");
         let options = ServerOptions {
             addresses: vec!["127.0.0.1:0".parse().expect("an address")],
+            secure_addresses: Vec::new(),
+            port_unification: false,
+            tls: None,
+            peer_tls: None,
             connections_per_address_max: setup.connections_per_address_max,
             connections_max: setup.connections_max,
             keep_alive: false,
@@ -492,7 +496,8 @@ fn questions_from_beside_reach_the_pipeline() {
 #[test]
 fn a_taken_port_is_a_clear_error() {
     let server = Server::start(&Setup::default());
-    let error = listen::listeners(&[server.address], 1, 10, false, Duration::ZERO).expect_err("taken");
+    let error = listen::listeners(&[(server.address, secure::Speech::Plain)], 1, 10, false, Duration::ZERO)
+        .expect_err("taken");
     assert_eq!(
         error.to_string(),
         format!("cannot listen on {}: Address already in use (os error 98)", server.address)
@@ -504,6 +509,10 @@ fn a_taken_port_is_a_clear_error() {
 fn the_log_directory_must_be_there() {
     let options = ServerOptions {
         addresses: Vec::new(),
+        secure_addresses: Vec::new(),
+        port_unification: false,
+        tls: None,
+        peer_tls: None,
         connections_per_address_max: 0,
         connections_max: 0,
         keep_alive: false,

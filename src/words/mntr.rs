@@ -25,9 +25,8 @@ pub struct NamespaceReport {
 }
 
 /// Counters of stages and features that are not here, or not yet.
-const COUNTERS_ZERO: [&str; 19] = [
+const COUNTERS_ZERO: [&str; 18] = [
     "cnxn_closed_without_zk_server_running",
-    "unsuccessful_handshake",
     "tls_handshake_exceeded",
     "outstanding_changes_queued",
     "outstanding_changes_removed",
@@ -256,7 +255,7 @@ fn gauges(sink: &mut dyn MetricSink, facts: &ServerFacts, report: &Report) {
         ("last_client_response_size", or_none(size.last)),
         ("max_client_response_size", or_none(size.max)),
         ("min_client_response_size", or_none(size.min)),
-        ("outstanding_tls_handshake", Number::Whole(0)),
+        ("outstanding_tls_handshake", Number::count(report.tls_handshakes)),
         ("auth_failed_count", Number::count(report.front.auth_failed)),
         ("non_mtls_remote_conn_count", Number::Whole(0)),
         ("non_mtls_local_conn_count", Number::Whole(0)),
@@ -316,6 +315,7 @@ fn counters(sink: &mut dyn MetricSink, facts: &ServerFacts, report: &Report, quo
         ("bytes_received_count", front.bytes_received),
         ("response_bytes", front.reply_bytes),
         ("watch_bytes", front.event_bytes),
+        ("unsuccessful_handshake", front.tls_handshakes_failed),
         ("ensemble_auth_success", front.ensemble_auth_success),
         ("ensemble_auth_fail", front.ensemble_auth_fail),
         ("ensemble_auth_skip", front.ensemble_auth_skip),

@@ -184,6 +184,8 @@ pub struct Report {
     /// Requests taken in and not answered.
     pub outstanding: u64,
     pub watch_count: u64,
+    /// Connections within their TLS handshake.
+    pub tls_handshakes: u64,
     pub connections: Vec<ConnectionReport>,
     pub watches: WatchReport,
     pub tree: TreeReport,

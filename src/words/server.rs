@@ -52,6 +52,8 @@ impl Mode {
 pub struct ServerFacts {
     /// -1 where there is no listener.
     pub client_port: i32,
+    /// -1 where there is none.
+    pub secure_client_port: i32,
     /// With `/version-2`.
     pub data_dir: String,
     pub data_log_dir: String,
@@ -77,8 +79,12 @@ impl ServerFacts {
         process: Arc<ProcessGauges>,
     ) -> ServerFacts {
         let version_2 = |directory: &std::path::Path| directory.join("version-2").display().to_string();
+        let port = |address: &Option<crate::config::ListenAddress>| {
+            address.as_ref().map_or(-1, |address| i32::from(address.port))
+        };
         ServerFacts {
-            client_port: config.client_address.as_ref().map_or(-1, |address| i32::from(address.port)),
+            client_port: port(&config.client_address),
+            secure_client_port: port(&config.secure_client_address),
             data_dir: version_2(&config.data_dir),
             data_log_dir: version_2(&config.data_log_dir),
             tick_time_ms: config.tick_time_ms,
@@ -135,7 +141,7 @@ pub(super) fn srvr(text: &mut Text, report: &Report, clients: Option<&[Connectio
 /// Source: ZooKeeper `ConfCommand`, `ZooKeeperServer#dumpConf`.
 pub(super) fn conf(text: &mut Text, facts: &ServerFacts, report: &Report) {
     text.line(&format!("clientPort={}", facts.client_port));
-    text.line("secureClientPort=-1");
+    text.line(&format!("secureClientPort={}", facts.secure_client_port));
     text.line(&format!("dataDir={}", facts.data_dir));
     text.line(&format!("dataDirSize={}", facts.process.data_dir_bytes.get()));
     text.line(&format!("dataLogDir={}", facts.data_log_dir));

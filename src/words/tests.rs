@@ -7,6 +7,7 @@ use crate::types::SessionId;
 fn facts() -> ServerFacts {
     let facts = ServerFacts {
         client_port: 2181,
+        secure_client_port: -1,
         data_dir: "/data/version-2".into(),
         data_log_dir: "/log/version-2".into(),
         tick_time_ms: 2000,

@@ -6,8 +6,8 @@
     tests/compat/run.py --self-check                                Apache ZooKeeper itself in ringkeeper's place
     tests/compat/run.py --server … --long mixed                     the long form: also ZooKeeper 3.8.0, random faults
 
-Suites: differential, recovery, faults, words, admin, audit, sasl, kazoo, java, shell, curator, c, mixed. What they need (a
-virtual environment with kazoo, the jars of ZooKeeper and Curator) is fetched once into --work; Debian's libzookeeper-mt-dev
+Suites: differential, recovery, faults, words, admin, audit, sasl, kazoo, java, shell, curator, c, tls, mixed. What they need
+(a virtual environment with kazoo, the jars of ZooKeeper and Curator) is fetched once into --work; Debian's libzookeeper-mt-dev
 must be installed. A suite that cannot run is an error where CI=true and said plainly elsewhere. RK_SEED in the environment
 repeats a random run.
 """
@@ -382,6 +382,34 @@ def suite_mixed(setting):
     return mixed.run(setting)
 
 
+def suite_tls(setting):
+    """The Java client against both servers on the same stores, so that both know it by the same names; then kazoo."""
+    stores = HERE.parent / "golden" / "tls"
+    path, python = java_classes(setting, "TlsSuite.java"), servers.python_environment(setting.work)
+    passed = failed = 0
+    for make in (setting.reference, setting.subject):
+        port = servers.free_port()
+        settings = {
+            "secureClientPort": port,
+            "secureClientPortAddress": "127.0.0.1",
+            "serverCnxnFactory": "org.apache.zookeeper.server.NettyServerCnxnFactory",
+            "ssl.keyStore.location": stores / "server.jks",
+            "ssl.keyStore.password": "secret",
+            "ssl.trustStore.location": stores / "trust-keytool.p12",
+            "ssl.trustStore.passwordPath": stores / "password",
+            "ssl.enabledProtocols": "TLSv1.3,TLSv1.2",
+        }
+        with make(settings=settings) as server:
+            print(f"    {server.kind}", flush=True)
+            for command in (
+                java_command(path, "TlsSuite", f"localhost:{port}", stores),
+                [python, HERE / "kazoo_tls.py", f"localhost:{port}", stores],
+            ):
+                good, bad = converse(command, server, "the TLS suite")
+                passed, failed = passed + good, failed + bad
+    return passed, failed
+
+
 SUITES = {
     "differential": suite_differential,
     "recovery": suite_recovery,
@@ -396,6 +424,7 @@ SUITES = {
     "curator": suite_curator,
     "c": suite_c,
     "mixed": suite_mixed,
+    "tls": suite_tls,
 }
 
 

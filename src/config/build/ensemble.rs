@@ -6,9 +6,6 @@ use std::path::{Path, PathBuf};
 use super::super::sources::{given_twice, is_server};
 use super::*;
 
-const NO_QUORUM_TLS: &str =
-    "TLS between servers is not available in this release: what they say would go out in the clear";
-
 /// The lines, read one by one.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
@@ -215,9 +212,6 @@ pub(super) fn ensemble(
         let reason = "extendedTypesEnabled=true needs server ids below 255".to_owned();
         return Err(ConfigError::Contradiction { origin: values.origin("extendedTypesEnabled"), reason });
     }
-    if values.flag("sslQuorum") {
-        return Err(values.unsupported("sslQuorum", NO_QUORUM_TLS));
-    }
     check_addresses(lines, values.flag("multiAddress.enabled"), &contradiction)?;
     let membership =
         Membership::new(lines.version, lines.members.clone(), lines.groups.clone(), lines.weights.clone())
@@ -265,6 +259,7 @@ pub(super) fn ensemble(
         observer_reconnect_delay_ms: values.number("observer.reconnectDelayMs"),
         leader_serves: values.flag("leaderServes"),
         multi_address: values.flag("multiAddress.enabled"),
+        tls: peer_keys(values, notices)?,
     }))
 }
 
@@ -294,6 +289,17 @@ fn note_missing_features(values: &Values, notices: &mut Vec<Notice>) {
         Some(told) => told.append(&mut names),
         None => notices.push(Notice::NotAvailable { names }),
     }
+}
+
+fn peer_keys(values: &Values, notices: &mut Vec<Notice>) -> Result<Option<PeerKeys>, ConfigError> {
+    let (dials, accepts_plain) = (values.flag("sslQuorum"), values.flag("portUnification"));
+    if !dials && !accepts_plain {
+        return Ok(None);
+    }
+    let what = if dials { "sslQuorum" } else { "portUnification" };
+    let keys = tls::tls(values, tls::QUORUM_PREFIX, what, notices)?;
+    let cert_reload = values.flag("sslQuorumReloadCertFiles");
+    Ok(Some(PeerKeys { keys, dials, accepts_plain, cert_reload }))
 }
 
 fn own_id(

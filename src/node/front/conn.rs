@@ -79,6 +79,8 @@ pub struct Conn {
     pub stalled: bool,
     /// Its handshake may be looked at.
     pub admitted: bool,
+    /// TLS has begun and is not through.
+    pub in_tls_handshake: bool,
     /// In the list of connections the shell is to look at.
     pub dirty: bool,
     /// In the list of connections to go on with in the next turn.
@@ -149,6 +151,7 @@ impl Conn {
             listing: None,
             stalled: false,
             admitted: false,
+            in_tls_handshake: false,
             dirty: false,
             resuming: false,
             touched: false,

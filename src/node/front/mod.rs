@@ -170,6 +170,21 @@ impl<L: FrontLink> Front<L> {
         id
     }
 
+    /// It has begun to speak TLS.
+    pub fn handshaking(&mut self, id: ConnId) {
+        self.conns[id.0 as usize].in_tls_handshake = true;
+    }
+
+    /// Its TLS handshake is through, before anything of it is received. `subject` is that of the certificate it has
+    /// shown, if it has. False: there is no room for such an identity, and it is to be closed.
+    /// Source: ZooKeeper `NettyServerCnxnFactory.CertificateVerifier`.
+    pub fn secured(&mut self, id: ConnId, subject: Option<&str>) -> bool {
+        let conn = &mut self.conns[id.0 as usize];
+        let known = subject.is_none_or(|subject| conn.identities.add_x509(subject, &self.options.auth));
+        conn.in_tls_handshake = !known;
+        known
+    }
+
     /// A client came that was one too many and was closed at once.
     pub fn rejected(&mut self) {
         self.counters.connections_rejected += 1;
@@ -672,6 +687,10 @@ impl<L: FrontLink> Front<L> {
         conn.input_taken = 0;
         conn.drop_output();
         conn.dirty = false;
+        if std::mem::take(&mut conn.in_tls_handshake) {
+            self.counters.tls_handshakes_failed += 1;
+            self.counters.auth_failed += 1;
+        }
         self.connection_count -= 1;
         self.counters.connections_dropped += u64::from(!ended);
         self.drop_list(id);

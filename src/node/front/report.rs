@@ -25,6 +25,8 @@ impl<L: FrontLink> Front<L> {
         };
         if word.wants_counters() {
             report.counters = self.counters.clone();
+            report.tls_handshakes =
+                self.conns.iter().filter(|(_, conn)| conn.in_tls_handshake).count() as u64;
             report.outstanding = self.conns.iter().map(|(_, conn)| u64::from(outstanding(conn))).sum();
         }
         let alive = || self.conns.iter().filter(|(_, conn)| conn.phase != Phase::Gone);

@@ -91,6 +91,7 @@ impl Surveys {
         merged.counters.merge(&report.counters);
         merged.connection_count += report.connection_count;
         merged.outstanding += report.outstanding;
+        merged.tls_handshakes += report.tls_handshakes;
         merged.watch_count += report.watch_count;
         merged.connections.extend(report.connections);
         merged.watches.merge(report.watches);
@@ -110,8 +111,15 @@ impl Surveys {
 
     /// What there is to say to a word, once its reports are complete.
     pub fn report(&self, survey: Survey, standing: Standing, database: &Database, now: Now) -> Report {
-        let FrontReport { counters, connections, connection_count, watches, watch_count, outstanding } =
-            survey.merged;
+        let FrontReport {
+            counters,
+            connections,
+            connection_count,
+            watches,
+            watch_count,
+            outstanding,
+            tls_handshakes,
+        } = survey.merged;
         let tree = &database.tree;
         Report {
             mode: standing.mode,
@@ -122,6 +130,7 @@ impl Surveys {
             pipeline: self.counters.clone(),
             connection_count,
             outstanding,
+            tls_handshakes,
             watch_count,
             connections,
             watches,

@@ -13,9 +13,11 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use super::secure::handshake;
 use super::stream::Stream;
 use super::{Link, Peers, watch};
 use crate::io::watched::Watched;
+use crate::server::tls::Session;
 use crate::types::ServerId;
 use crate::zab::PeerAddress;
 
@@ -105,13 +107,28 @@ async fn attempt(peers: Rc<Peers>, address: PeerAddress) -> Result<Stream, Strin
     let mut failure = String::new();
     for (index, ip) in addresses.into_iter().enumerate() {
         let is_last = index + 1 == count;
-        match connect(ip, port, is_last).await.and_then(|socket| Stream::of(socket, peers.options.keep_alive))
-        {
+        let connected = connect(ip, port, is_last).await;
+        let stream = connected.and_then(|socket| Stream::of(socket, peers.options.keep_alive));
+        let secured = match stream {
+            Ok(stream) => secure_dialled(&peers, stream, &host).await,
+            Err(error) => Err(error.to_string()),
+        };
+        match secured {
             Ok(stream) => return Ok(stream),
-            Err(error) => failure = format!("{host}:{port}: {error}"),
+            Err(reason) => failure = format!("{host}:{port}: {reason}"),
         }
     }
     Err(failure)
+}
+
+/// In TLS where servers dial so; the other side's certificate is to name `host`.
+async fn secure_dialled(peers: &Peers, stream: Stream, host: &str) -> Result<Stream, String> {
+    let Some(tls) = peers.options.tls.as_ref().filter(|tls| tls.dials) else { return Ok(stream) };
+    let connector = tls.settings.get().connector;
+    let session = Session::connect(&connector, host).map_err(|error| error.to_string())?;
+    let shown = handshake(&stream, session, Vec::new()).await?;
+    stream.secure(shown.secured);
+    Ok(stream)
 }
 
 async fn connect(ip: IpAddr, port: u16, is_last: bool) -> io::Result<Watched> {

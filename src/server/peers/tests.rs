@@ -4,7 +4,10 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use super::*;
+use crate::config::tls::{ClientAuth, Password, QUORUM_PREFIX, Store, TlsVersion};
+use crate::config::{Origin, Secret, Tls};
 use crate::server::runtime::{CoreRuntime, IoChoice};
+use crate::server::tls::{Live, TlsSettings};
 use crate::zab::PeerAddress;
 
 /// Long enough for any machine; only a failing test waits for it.
@@ -35,6 +38,11 @@ struct Node {
 
 impl World {
     fn new(count: usize, options: PeersOptions) -> World {
+        World::of(vec![options; count])
+    }
+
+    /// One node for each of these.
+    fn of(options: Vec<PeersOptions>) -> World {
         let pump = Rc::new(Signal::default());
         let bell = Arc::new(Bell::new().expect("a bell"));
         let watched = Watched::new(bell.event().try_clone_fd().expect("a descriptor")).expect("watched");
@@ -45,8 +53,9 @@ impl World {
                 bell_pump.raise();
             }
         });
-        let nodes = (0..count)
-            .map(|_| {
+        let nodes = options
+            .into_iter()
+            .map(|options| {
                 let peers = Peers::new(options, pump.clone(), bell.clone());
                 let place = PeerPlace { port: PeerPort::Quorum, host: Some("127.0.0.1".into()), number: 0 };
                 let plan = ListenPlan { places: vec![place], tries_max: Some(1), waits_for_names: false };
@@ -152,12 +161,49 @@ fn owned(event: PeerEvent<'_>) -> Heard {
     }
 }
 
+fn on_each_driver_and_in_both_ways<F: Future<Output = ()>>(test: impl Fn(PeersOptions) -> F) {
+    for options in in_both_ways() {
+        on_each_driver(|| test(options.clone()));
+    }
+}
+
 fn on_each_driver<F: Future<Output = ()>>(test: impl Fn() -> F) {
     for choice in [IoChoice::Auto, IoChoice::Epoll] {
         let (mut runtime, driver, _) = CoreRuntime::build(choice).expect("a runtime");
         println!("{driver}");
         runtime.block_on(test());
     }
+}
+
+/// Plainly, and in TLS.
+fn in_both_ways() -> [PeersOptions; 2] {
+    [PeersOptions::default(), secured("server.pem", true, false)]
+}
+
+/// With the key in this file of `tests/golden/tls`.
+fn secured(key: &str, dials: bool, accepts_plain: bool) -> PeersOptions {
+    let stores = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tls");
+    let store = |key: &str, name: &str| Store {
+        key: format!("ssl.quorum.{key}.location"),
+        origin: Origin::Default,
+        location: stores.join(name),
+        kind: None,
+        password: Password::Given(Secret("secret".into())),
+    };
+    let keys = Tls {
+        prefix: QUORUM_PREFIX,
+        key_store: store("keyStore", key),
+        trust_store: Some(store("trustStore", "ca.pem")),
+        versions: vec![TlsVersion::V1_3, TlsVersion::V1_2],
+        cipher_suites: Vec::new(),
+        client_auth: ClientAuth::Need,
+        verify_server_name: true,
+        verify_client_name: false,
+        detection_timeout_ms: 5000,
+    };
+    let settings = Live::new(TlsSettings::new(&keys).expect("sound stores"));
+    let tls = PeerTls { settings, dials, accepts_plain, detection_timeout: PATIENCE };
+    PeersOptions { tls: Some(tls), ..PeersOptions::default() }
 }
 
 /// An address where nobody listens.
@@ -168,8 +214,8 @@ fn nobody() -> SocketAddr {
 
 #[test]
 fn bytes_go_both_ways_in_order_and_the_end_is_told_once() {
-    on_each_driver(|| async {
-        let mut world = World::new(2, PeersOptions::default());
+    on_each_driver_and_in_both_ways(|options| async move {
+        let mut world = World::new(2, options);
         let far = world.nodes[1].address;
         let conn = PeerConn(1);
         world.nodes[0].dial(1, &[far]);
@@ -207,9 +253,9 @@ fn bytes_go_both_ways_in_order_and_the_end_is_told_once() {
 /// More than sockets hold, in pieces of all sizes, both ways at once.
 #[test]
 fn large_amounts_pass_while_the_other_side_is_slow() {
-    on_each_driver(|| async {
+    on_each_driver_and_in_both_ways(|options| async move {
         const BYTES: usize = 24 << 20;
-        let mut world = World::new(2, PeersOptions::default());
+        let mut world = World::new(2, options);
         let far = world.nodes[1].address;
         let conn = PeerConn(1);
         world.nodes[0].dial(1, &[far]);
@@ -234,6 +280,46 @@ fn large_amounts_pass_while_the_other_side_is_slow() {
         assert!(world.nodes[0].received(conn) == expected && world.nodes[1].received(there) == expected);
         world.stop().await;
     });
+}
+
+/// The steps of a roll-out: who dials plainly and who in TLS, against who takes what.
+#[test]
+fn servers_meet_where_both_allow_it() {
+    let plain = PeersOptions::default;
+    for (from, to, meet) in [
+        (plain(), secured("server.pem", false, true), true),
+        (secured("server.pem", false, true), plain(), true),
+        (secured("server.pem", true, true), secured("server.pem", false, true), true),
+        (secured("server.pem", false, true), secured("server.pem", true, true), true),
+        (secured("server.pem", true, false), secured("server.pem", true, true), true),
+        (plain(), secured("server.pem", true, false), false),
+        (secured("stranger.pem", true, false), secured("server.pem", true, false), false),
+        (secured("server.pem", true, false), secured("stranger.pem", true, false), false),
+        (secured("server.pem", true, false), secured("expired.pem", true, false), false),
+    ] {
+        let nodes = vec![from, to];
+        on_each_driver(|| async {
+            let mut world = World::of(nodes.clone());
+            let far = world.nodes[1].address;
+            let conn = PeerConn(1);
+            world.nodes[0].dial(1, &[far]);
+            world.nodes[0].send(conn, b"\x00\x00\x00\x0bhello");
+            if meet {
+                let there = world
+                    .until("hello arrives", |nodes| {
+                        let there = nodes[1].accepted()?;
+                        (nodes[1].received(there).len() == 9).then_some(there)
+                    })
+                    .await;
+                world.nodes[1].send(there, b"welcome");
+                world.until("an answer", |nodes| (nodes[0].received(conn) == b"welcome").then_some(())).await;
+            } else {
+                world.until("refused", |nodes| nodes[0].is_closed(conn).then_some(())).await;
+                assert_eq!(world.nodes[1].accepted(), None);
+            }
+            world.stop().await;
+        });
+    }
 }
 
 #[test]
