@@ -3,6 +3,7 @@
 //! The tree keeps an exact image of the moment a snapshot began; each turn hands out a slice of it. At most [`PARTS_MAX`] parts are
 //! on their way to the disk, so a slow disk holds the snapshot up and never the pipeline.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::{Output, PipelineOptions};
@@ -54,10 +55,20 @@ pub struct Snapshots {
     zxid_last: Zxid,
     not_before: Instant,
     running: Option<Running>,
+    /// What the shell still says of snapshots that were given up, before it says anything of the one under way.
+    given_up: VecDeque<GivenUp>,
     /// Questions that wait for a snapshot, each with the zxid it has to reach.
     asked: Vec<(u64, Zxid)>,
     /// How they ended.
     told: Vec<(u64, Result<Zxid, String>)>,
+}
+
+/// Answers that are on their way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct GivenUp {
+    parts: usize,
+    /// All was handed out before: that it is done will be said, too.
+    ends: bool,
 }
 
 struct Running {
@@ -97,6 +108,7 @@ impl Snapshots {
             zxid_last,
             not_before: Instant::default(),
             running: None,
+            given_up: VecDeque::new(),
             asked: Vec::new(),
             told: Vec::new(),
         };
@@ -173,6 +185,9 @@ impl Snapshots {
 
     /// What the shell says of the snapshot under way.
     pub fn event(&mut self, event: SnapshotEvent, database: &mut Database, now: Instant) -> Option<Ended> {
+        if self.is_of_given_up(&event) {
+            return None;
+        }
         let running = self.running.as_mut()?;
         match event {
             SnapshotEvent::PartWritten => {
@@ -202,6 +217,27 @@ impl Snapshots {
                 Some(Ended::Failed)
             }
         }
+    }
+
+    /// Takes the answers to what was given up: they come first, in the order of the work.
+    fn is_of_given_up(&mut self, event: &SnapshotEvent) -> bool {
+        let Some(first) = self.given_up.front_mut() else { return false };
+        match event {
+            SnapshotEvent::PartWritten => {
+                assert!(first.parts > 0, "a part was written that nobody handed out");
+                first.parts -= 1;
+            }
+            SnapshotEvent::Done { zxid, .. } => {
+                assert!(first.parts == 0 && first.ends, "snapshot {zxid} ended before it was handed out");
+                first.ends = false;
+            }
+            // Nothing more comes of it.
+            SnapshotEvent::Failed { .. } => *first = GivenUp { parts: 0, ends: false },
+        }
+        if (first.parts, first.ends) == (0, false) {
+            self.given_up.pop_front();
+        }
+        true
     }
 
     pub fn is_running(&self) -> bool {
@@ -236,7 +272,11 @@ impl Snapshots {
 
     /// Gives up the snapshot under way, as its database is given up.
     pub fn abandon(&mut self, database: &mut Database, owed: &mut Vec<Output>) {
-        if self.running.take().is_some() {
+        if let Some(running) = self.running.take() {
+            let answers = GivenUp { parts: running.parts_in_flight, ends: running.writer.is_none() };
+            if answers != (GivenUp { parts: 0, ends: false }) {
+                self.given_up.push_back(answers);
+            }
             database.tree.snapshot_abandon();
             owed.push(Output::Snapshot(SnapshotWork::Abandon));
         }
@@ -283,4 +323,60 @@ impl Snapshots {
 
 fn upper_half(max: u64, rng: &mut Rng) -> u64 {
     max / 2 + 1 + rng.below((max - max / 2).max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::SessionTable;
+    use crate::tree::TreeOptions;
+
+    /// A snapshot that was all handed out is given up for a leader's: its end is not taken for that one's.
+    #[test]
+    fn what_was_given_up_ends_without_a_word() {
+        let mut database = Database::new(TreeOptions { hash_seed: 1 }, SessionTable::new(1000, 1));
+        let mut snapshots = Snapshots {
+            entries_max: 1,
+            bytes_max: None,
+            entries_due: 1,
+            bytes_due: None,
+            entries: 1,
+            bytes: 0,
+            rng: Rng::new(1),
+            identity: 1,
+            digest: false,
+            zxid_last: Zxid(-1),
+            not_before: Instant::default(),
+            running: None,
+            given_up: VecDeque::new(),
+            asked: Vec::new(),
+            told: Vec::new(),
+        };
+        let now = Instant::from_ms(1);
+        let mut owed = Vec::new();
+        for fails in [false, true] {
+            snapshots.entries = snapshots.entries_due;
+            snapshots.step(&mut database, &mut owed, now);
+            assert!(snapshots.is_running() && !snapshots.has_more());
+            snapshots.abandon(&mut database, &mut owed);
+            // Parts of two are on their way at once.
+            snapshots.begin_install(&mut database, &mut owed, now, SegmentId(7));
+            snapshots.step(&mut database, &mut owed, now);
+            let zxid = database.zxid_applied();
+            let done = || SnapshotEvent::Done { zxid, log_from: zxid };
+            let of_first = match fails {
+                false => vec![SnapshotEvent::PartWritten, done()],
+                true => vec![SnapshotEvent::Failed { zxid, reason: "no room".into() }],
+            };
+            for event in of_first {
+                assert_eq!(snapshots.event(event, &mut database, now), None);
+                assert!(snapshots.is_running());
+            }
+            assert_eq!(snapshots.event(SnapshotEvent::PartWritten, &mut database, now), None);
+            let ended = snapshots.event(done(), &mut database, now);
+            assert!(matches!(ended, Some(Ended::Done { is_install: true, .. })), "{ended:?}");
+            assert!(!snapshots.is_running() && snapshots.given_up.is_empty());
+            snapshots.zxid_last = Zxid(-1);
+        }
+    }
 }
