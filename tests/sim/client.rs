@@ -154,11 +154,11 @@ impl Next<'_> {
             return match self.rng.below(100) {
                 0..80 => self.change(),
                 80..83 => {
-                // Not the root's: nothing could be made any more.
-                let path = self.existing();
-                let acl = if path == "/" { List::Open } else { self.list() };
-                Op::SetAcl { path, acl, version: None }
-            }
+                    // Not the root's: nothing could be made any more.
+                    let path = self.existing();
+                    let acl = if path == "/" { List::Open } else { self.list() };
+                    Op::SetAcl { path, acl, version: None }
+                }
                 83..99 => self.multi(),
                 _ if self.chance(20) => Op::Close,
                 _ => self.change(),

@@ -8,8 +8,11 @@
 //! | `net`, `client`, `ops` | connections, what clients ask, and how they behave |
 //! | `faults`, `finish` | what goes wrong; and the end, where all must come to rest and fit together |
 //! | `history`, `check`, `model` | what clients saw, and the checker that compares it with the committed log (T-HIST) |
+//! | `bad_histories` | tests of the checker |
 //! | `report` | one seed from beginning to end, and how its failure is told |
 
+#[cfg(test)]
+mod bad_histories;
 pub mod check;
 pub mod client;
 pub mod disk;

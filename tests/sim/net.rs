@@ -250,13 +250,13 @@ impl World {
         }
     }
 
-    /// When something of that session arrived that its front has not looked at, though it would.
-    pub fn waits_in_socket(&self, server: usize, session: SessionId) -> Option<u64> {
+    /// When by that time something of that session arrived that its front has not looked at, though it would.
+    pub fn waits_in_socket(&self, server: usize, session: SessionId, by: u64) -> Option<u64> {
         let node = self.servers[server].node.as_ref()?;
         let id = self.speaker.get(&session)?;
         let stream = self.streams.get(id).filter(|stream| stream.server == server && !stream.server_gone)?;
         let conn = stream.conn?;
-        let (arrival, _) = stream.to_server.chunks.iter().rfind(|(arrival, _)| *arrival <= self.now)?;
+        let (arrival, _) = stream.to_server.chunks.iter().rfind(|(arrival, _)| *arrival <= by)?;
         node.fronts[stream.front].wants_read(conn).then_some(*arrival)
     }
 
@@ -335,9 +335,9 @@ impl World {
             }
             let Some(bytes) = stream.to_server.take(time) else { break };
             if self.speaker.get(&stream.session) == Some(&id)
-                && let Some((heard, _)) = self.heard.get_mut(&stream.session)
+                && let Some(lease) = self.heard.get_mut(&stream.session)
             {
-                *heard = time;
+                lease.hear(time);
             }
             node.fronts[front].received(now, conn, &bytes);
         }
@@ -372,7 +372,9 @@ impl World {
                 break;
             }
         }
-        node_front.sent(conn, bytes.len());
+        if !bytes.is_empty() {
+            node_front.sent(conn, bytes.len());
+        }
         let is_done = node_front.output_slices(conn).next().is_none() && node_front.wants_close(conn);
         if is_done {
             node_front.closed(conn);

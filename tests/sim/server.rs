@@ -11,7 +11,7 @@ use ringkeeper::node::limits::Shares;
 use ringkeeper::node::pipeline::{
     ConnectionThrottleOptions, PipelineOptions, RequestThrottleOptions, Startup,
 };
-use ringkeeper::node::{Front, FrontLink, Pipeline, PipelineLink, ToFront, ToPipeline};
+use ringkeeper::node::{Front, FrontLink, Pipeline, PipelineLink, Serving, ToFront, ToPipeline};
 use ringkeeper::request::auth::AuthOptions;
 use ringkeeper::request::prepare::PrepareOptions;
 use ringkeeper::session::IdSource;
@@ -177,6 +177,7 @@ pub fn start(shape: &Shape, id: usize, incarnation: u32, now: Now, opened: Opene
         index: 0,
         words: WordOptions::new(&["*".to_owned()], false),
         hash_seed: shape.seed,
+        serving: if shape.voters + shape.observers > 1 { Serving::No } else { Serving::Yes },
     };
     let pipeline_options = PipelineOptions {
         prepare: PrepareOptions {

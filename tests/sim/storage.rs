@@ -88,13 +88,7 @@ pub fn open(disk: &mut Disk, options: OpenOptions) -> Result<Opened, String> {
     }
     assert_eq!(database.end_ephemerals_of_nobody(), 0, "ephemeral nodes of no session in our own data");
     database.sessions.restart_clocks(options.now);
-    Ok(Opened {
-        database,
-        start: recovered.start,
-        identity,
-        zxid_snapshot: manifest.zxid,
-        entries,
-    })
+    Ok(Opened { database, start: recovered.start, identity, zxid_snapshot: manifest.zxid, entries })
 }
 
 fn begin(disk: &mut Disk, options: OpenOptions) -> Result<Opened, String> {

@@ -69,6 +69,30 @@ pub enum Event {
     Sample,
 }
 
+/// What is known of a session's life.
+#[derive(Clone, Debug, Default)]
+pub struct Lease {
+    pub timeout_ms: u64,
+    /// When its owner was heard, or it was made; the newest of them.
+    times: VecDeque<u64>,
+}
+
+impl Lease {
+    const TIMES_MAX: usize = 256;
+
+    pub fn hear(&mut self, time: u64) {
+        if self.times.len() == Lease::TIMES_MAX {
+            self.times.pop_front();
+        }
+        self.times.push_back(time);
+    }
+
+    /// The last time it was heard up to `time`, if that is known.
+    fn heard_by(&self, time: u64) -> Option<u64> {
+        self.times.iter().rev().find(|heard| **heard <= time).copied()
+    }
+}
+
 /// How a run failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Class {
@@ -105,8 +129,8 @@ pub struct World {
     pub history: History,
     /// What was delivered anywhere, in its one order.
     pub committed: Vec<Logged>,
-    /// When a session's owner was last heard, or it was made; and its timeout in ms.
-    pub heard: BTreeMap<SessionId, (u64, i32)>,
+    /// When each session's owner was heard.
+    pub heard: BTreeMap<SessionId, Lease>,
     /// The connection that speaks for a session, as its client knows.
     pub speaker: BTreeMap<SessionId, u32>,
     /// Clients finish what they have, and ask for nothing new.
@@ -319,12 +343,30 @@ impl World {
         };
         self.mix(code);
         if self.steps > EVENTS_MAX {
+            self.describe_restless();
             return Err(Failure {
                 class: Class::Liveness,
                 violation: Violation::new("L2", format!("{EVENTS_MAX} events, and no end")),
             });
         }
         Ok(())
+    }
+
+    /// Who wants turns, for the report of a run that finds no end.
+    fn describe_restless(&mut self) {
+        for server in 0..self.servers.len() {
+            let Some(node) = &self.servers[server].node else { continue };
+            let fronts: Vec<_> =
+                node.fronts.iter().map(|front| (front.has_more(), front.next_timer())).collect();
+            let rooms: Vec<usize> = node.links.iter().map(ringkeeper::node::FrontLink::room).collect();
+            let text = format!(
+                "server {server}: pipeline wants more {}, timer {:?}, {} log writes under way; fronts {fronts:?}, room {rooms:?}",
+                node.pipeline.has_more(),
+                node.pipeline.next_timer(),
+                node.writes.len(),
+            );
+            self.note(text);
+        }
     }
 
     fn node(&self, server: usize, incarnation: u32) -> Option<&Node> {
@@ -439,22 +481,43 @@ impl World {
         let session = entry.header.session;
         match (entry.header.kind, &entry.txn) {
             (kind::CREATE_SESSION, Txn::CreateSession { timeout_ms }) => {
-                self.heard.insert(session, (self.now, *timeout_ms));
+                let mut lease = Lease { timeout_ms: *timeout_ms as u64, ..Lease::default() };
+                lease.hear(self.now);
+                self.heard.insert(session, lease);
             }
             (kind::CLOSE_SESSION, _) if entry.header.cxid == 0 => {
                 self.mark("a session expires");
-                let Some(&(heard, timeout_ms)) = self.heard.get(&session) else { return Ok(()) };
-                let waits = self.waits_in_socket(server, session).unwrap_or(0);
-                let silent_ms = (self.now - heard.max(waits)) / MS;
-                if silent_ms < timeout_ms as u64 {
-                    return Err(Violation::new(
-                        "C7",
-                        format!("session {session} expires {silent_ms} ms after it was heard, its timeout is {timeout_ms} ms"),
-                    )
-                    .into());
-                }
+                self.expired(server, session, entry.header.time_ms)?;
             }
             _ => {}
+        }
+        Ok(())
+    }
+
+    /// P9: not before its time is up. What came while the word that nothing had come was on its way between two cores does not count.
+    fn expired(&mut self, server: usize, session: SessionId, wall_ms: i64) -> Result<(), Failure> {
+        let Some(lease) = self.heard.get(&session) else { return Ok(()) };
+        let wall_off_ms = self.servers[server].wall_off_ms;
+        let Ok(since_begin_ms) = u64::try_from(wall_ms - wall_off_ms - server::WALL_MS) else {
+            return Ok(());
+        };
+        let proposed = (since_begin_ms + 1) * MS;
+        if proposed > self.now + MS || proposed + 60_000 * MS < self.now {
+            // The wall clock jumped in between.
+            return Ok(());
+        }
+        let on_its_way = 250 * self.shape.turn_delay_us * US;
+        let looked = proposed.saturating_sub(on_its_way);
+        let Some(heard) = lease.heard_by(looked) else { return Ok(()) };
+        let waits = self.waits_in_socket(server, session, looked).unwrap_or(0);
+        let silent_ms = (proposed - heard.max(waits)) / MS;
+        if silent_ms + 1 < lease.timeout_ms {
+            let timeout_ms = lease.timeout_ms;
+            return Err(Violation::new(
+                "C7",
+                format!("session {session} expires {silent_ms} ms after it was heard, its timeout is {timeout_ms} ms"),
+            )
+            .into());
         }
         Ok(())
     }
