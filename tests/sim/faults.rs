@@ -23,6 +23,12 @@ impl World {
         match FAULTS[fault] {
             name @ ("power-cut" | "kill") if is_up => {
                 let power = name == "power-cut";
+                if self.chaos.below(2) == 0 {
+                    // In its next turn, after any of its outputs.
+                    let after = self.chaos.below(8) as usize;
+                    self.servers[server].dies_after = Some((after, power));
+                    return;
+                }
                 self.note(format!("server {server}: {name}"));
                 self.crash(server, power);
             }
@@ -68,6 +74,8 @@ impl World {
                 self.clients[client].silent_until = until;
                 self.mark("a client is silent");
             }
+            "partition" => self.partition(),
+            "peer-cut" => self.cut_a_peer(),
             _ => {}
         }
     }

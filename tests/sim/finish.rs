@@ -15,7 +15,7 @@ use super::world::{BEGIN, Class, Event, Failure, MS, World};
 /// Virtual seconds in which nobody asks for anything, and how many turns a server may take in one of them besides those its
 /// clients' pings cause.
 const QUIET_S: u64 = 5;
-const QUIET_TURNS_MAX: u64 = 300;
+const QUIET_TURNS_MAX: u64 = 1000;
 
 impl World {
     /// The whole run.
@@ -32,10 +32,12 @@ impl World {
         self.draining = true;
         self.note("faults end".into());
         let now = self.now;
+        self.blocked_until.clear();
         for server in 0..self.servers.len() {
             let machine = &mut self.servers[server];
             machine.disk.is_full = false;
             machine.write_fails = false;
+            machine.dies_after = None;
             machine.stalled_until = now;
             machine.paused_until = machine.paused_until.min(now + 100 * MS);
             if machine.node.is_none() {
@@ -64,6 +66,7 @@ impl World {
                     let text = self.describe(client);
                     self.note(text);
                 }
+                self.describe_restless();
                 return Err(Failure {
                     class: Class::Liveness,
                     violation: Violation::new(

@@ -24,6 +24,7 @@ pub struct Pipe {
     end: Option<u64>,
     bytes: usize,
     last: u64,
+    begun: bool,
 }
 
 impl Pipe {
@@ -31,8 +32,42 @@ impl Pipe {
         self.end.is_some()
     }
 
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Its reader knows that it stands.
+    pub fn begin(&mut self, now: u64) {
+        self.begun = true;
+        self.last = self.last.max(now);
+    }
+
+    pub fn has_begun(&self) -> bool {
+        self.begun
+    }
+
+    /// More on its way; gives when it arrives, not before what was sent before.
+    pub fn push(&mut self, arrival: u64, bytes: &[u8]) -> u64 {
+        assert!(self.end.is_none(), "nothing follows the end");
+        let arrival = arrival.max(self.last);
+        self.last = arrival;
+        self.bytes += bytes.len();
+        self.chunks.push_back((arrival, bytes.to_vec()));
+        arrival
+    }
+
+    /// The end, behind all that; gives when it arrives, unless it is on its way already.
+    pub fn close(&mut self, arrival: u64) -> Option<u64> {
+        if self.end.is_some() {
+            return None;
+        }
+        let arrival = arrival.max(self.last);
+        self.end = Some(arrival);
+        Some(arrival)
+    }
+
     /// What has arrived next by `now`.
-    fn take(&mut self, now: u64) -> Option<Vec<u8>> {
+    pub fn take(&mut self, now: u64) -> Option<Vec<u8>> {
         let (arrival, _) = self.chunks.front()?;
         if *arrival > now {
             return None;
@@ -47,12 +82,12 @@ impl Pipe {
     }
 
     /// Everything has been taken and the end has come.
-    fn is_over(&self, now: u64) -> bool {
+    pub fn is_over(&self, now: u64) -> bool {
         self.chunks.is_empty() && self.end.is_some_and(|end| end <= now)
     }
 
     /// Keeps only the first bytes.
-    fn truncate(&mut self, kept: usize) {
+    pub fn truncate(&mut self, kept: usize) {
         let mut left = kept;
         self.chunks.retain_mut(|(_, bytes)| {
             bytes.truncate(left);
@@ -163,10 +198,7 @@ impl World {
             if pipe.is_ended() || to_server && stream.server_gone {
                 return;
             }
-            let arrival = (now + delay).max(pipe.last);
-            pipe.last = arrival;
-            pipe.bytes += piece.len();
-            pipe.chunks.push_back((arrival, piece.to_vec()));
+            let arrival = pipe.push(now + delay, piece);
             self.at(arrival, if to_server { Event::ToServer(id) } else { Event::ToClient(id) });
         }
     }
@@ -177,11 +209,7 @@ impl World {
         let now = self.now;
         let Some(stream) = self.streams.get_mut(&id) else { return };
         let pipe = if to_server { &mut stream.to_server } else { &mut stream.to_client };
-        if pipe.is_ended() {
-            return;
-        }
-        let arrival = (now + delay).max(pipe.last);
-        pipe.end = Some(arrival);
+        let Some(arrival) = pipe.close(now + delay) else { return };
         self.at(arrival, if to_server { Event::ToServer(id) } else { Event::ToClient(id) });
     }
 

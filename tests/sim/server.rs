@@ -6,24 +6,30 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ringkeeper::config::Membership;
 use ringkeeper::node::front::FrontOptions;
 use ringkeeper::node::limits::Shares;
 use ringkeeper::node::pipeline::{
-    ConnectionThrottleOptions, PipelineOptions, RequestThrottleOptions, Startup,
+    ConnectionThrottleOptions, EnsembleOptions, PipelineOptions, RequestThrottleOptions, Startup,
 };
 use ringkeeper::node::{Front, FrontLink, Pipeline, PipelineLink, Serving, ToFront, ToPipeline};
 use ringkeeper::request::auth::AuthOptions;
 use ringkeeper::request::prepare::PrepareOptions;
 use ringkeeper::session::IdSource;
-use ringkeeper::txnlog::format::{self, BATCH_HEADER_BYTES, BLOCK_BYTES, BatchHeader};
+use ringkeeper::txnlog::format::{self, BLOCK_BYTES, BatchHeader};
 use ringkeeper::txnlog::{LogWrite, Writer, WriterOptions};
 use ringkeeper::types::{Instant, Now, ServerId, Zxid};
 use ringkeeper::words::{ServerFacts, WordOptions};
+use ringkeeper::zab::Epochs;
+use ringkeeper::zab::election::ElectionOptions;
+use ringkeeper::zab::leader::LeaderOptions;
+use ringkeeper::zab::mesh::MeshOptions;
+use ringkeeper::zab::quorum::Verifier;
 
 use super::disk::Disk;
 use super::net::Sockets;
 use super::shape::Shape;
-use super::storage::{Keeper, Opened};
+use super::storage::{Keeper, OpenOptions, Opened};
 
 /// Milliseconds since 1970 at the beginning of time.
 pub const WALL_MS: i64 = 1_700_000_000_000;
@@ -124,8 +130,18 @@ pub struct Server {
     pub write_fails: bool,
     /// Its wall clock is off by this.
     pub wall_off_ms: i64,
-    /// Every entry it has handed out to be written, from the first on.
+    /// The entries of its log as it is meant to be: what it has handed out to be written and not cut since.
     pub shadow: BTreeMap<Zxid, Rc<[u8]>>,
+    /// The zxid before the first of them.
+    pub shadow_base: Zxid,
+    /// What it ever handed out under each zxid: a crash before a cut is durable may bring it back.
+    pub ever: BTreeMap<Zxid, Vec<Rc<[u8]>>>,
+    /// A leader's snapshot has replaced its history, up to this zxid.
+    pub installed: Option<Zxid>,
+    /// It served clients after the last step.
+    pub was_serving: bool,
+    /// After so many outputs of its next turn it dies: with the power, or alone.
+    pub dies_after: Option<(usize, bool)>,
     /// By the completions of its disk.
     pub zxid_durable: Zxid,
     /// Seen after the last step.
@@ -147,11 +163,21 @@ impl Server {
             write_fails: false,
             wall_off_ms: 0,
             shadow: BTreeMap::new(),
+            shadow_base: Zxid::ZERO,
+            ever: BTreeMap::new(),
+            installed: None,
+            was_serving: false,
+            dies_after: None,
             zxid_durable: Zxid::ZERO,
             zxid_applied: Zxid::ZERO,
             written: Vec::new(),
             sound: None,
         }
+    }
+
+    /// The end of its log as it is meant to be.
+    pub fn last(&self) -> Zxid {
+        self.shadow.last_key_value().map_or(self.shadow_base, |(zxid, _)| *zxid)
     }
 
     /// Both clocks of this machine.
@@ -161,8 +187,24 @@ impl Server {
 }
 
 /// A process that goes on from what was recovered.
-pub fn start(shape: &Shape, id: usize, incarnation: u32, now: Now, opened: Opened) -> Node {
-    let Opened { mut database, start, identity, zxid_snapshot, entries, .. } = opened;
+pub fn start(
+    shape: &Shape,
+    id: usize,
+    incarnation: u32,
+    now: Now,
+    open: OpenOptions,
+    opened: Opened,
+) -> Node {
+    let writer_options = WriterOptions {
+        segment_bytes: WriterOptions::segment_bytes_for(shape.segment_bytes, shape.entry_bytes_max as u64),
+        batch_bytes_max: shape.batch_bytes_max,
+        in_flight_max: shape.in_flight_max,
+        second_write_bytes_min: 4096,
+        // Differs from start to start.
+        ..WriterOptions::new(shape.seed ^ (u64::from(incarnation) << 32) ^ id as u64)
+    };
+    let keeper = Keeper::new(&opened, open, writer_options, shape.snap_retain, shape.recycles);
+    let Opened { mut database, start, identity, zxid_snapshot, entries, epochs, .. } = opened;
     let auth = AuthOptions::default();
     let front_options = FrontOptions {
         auth: auth.clone(),
@@ -177,7 +219,7 @@ pub fn start(shape: &Shape, id: usize, incarnation: u32, now: Now, opened: Opene
         index: 0,
         words: WordOptions::new(&["*".to_owned()], false),
         hash_seed: shape.seed,
-        serving: if shape.voters + shape.observers > 1 { Serving::No } else { Serving::Yes },
+        serving: if shape.servers() > 1 { Serving::No } else { Serving::Yes },
     };
     let pipeline_options = PipelineOptions {
         prepare: PrepareOptions {
@@ -217,19 +259,14 @@ pub fn start(shape: &Shape, id: usize, incarnation: u32, now: Now, opened: Opene
             Front::new(options, database.tree.reader(), link.clone())
         })
         .collect();
-    let writer_options = WriterOptions {
-        segment_bytes: WriterOptions::segment_bytes_for(shape.segment_bytes, shape.entry_bytes_max as u64),
-        batch_bytes_max: shape.batch_bytes_max,
-        in_flight_max: shape.in_flight_max,
-        second_write_bytes_min: 4096,
-        // Differs from start to start.
-        ..WriterOptions::new(shape.seed ^ (u64::from(incarnation) << 32) ^ id as u64)
-    };
-    let keeper = Keeper::new(writer_options.segment_bytes as usize, shape.snap_retain, shape.recycles);
     let log = Writer::new(writer_options, start);
     let ids = IdSource::new(ServerId(id as u8 + 1), now.wall_ms as u64);
+    let mut pipeline = Pipeline::new(pipeline_options, database, log, ids, links.clone(), now);
+    if shape.servers() > 1 {
+        pipeline = pipeline.in_ensemble(ensemble_options(shape, id, epochs));
+    }
     Node {
-        pipeline: Pipeline::new(pipeline_options, database, log, ids, links.clone(), now),
+        pipeline,
         fronts,
         links,
         keeper,
@@ -240,12 +277,60 @@ pub fn start(shape: &Shape, id: usize, incarnation: u32, now: Now, opened: Opene
     }
 }
 
-/// The entries in a batch on its way to the log.
-pub fn entries_of(identity: u64, write: &LogWrite) -> Vec<(Zxid, Rc<[u8]>)> {
+fn membership(shape: &Shape) -> Membership {
+    let mut text = String::new();
+    for id in 1..=shape.servers() {
+        let role = if id > shape.voters { "observer" } else { "participant" };
+        text.push_str(&format!("server.{id}=127.0.0.{id}:2888:3888:{role};127.0.0.{id}:2181\n"));
+    }
+    text.push_str("version=0");
+    Membership::parse(text.as_bytes()).expect("a membership of our own")
+}
+
+fn ensemble_options(shape: &Shape, id: usize, epochs: Epochs) -> EnsembleOptions {
+    let me = ServerId(id as u8 + 1);
+    let tick = Duration::from_millis(shape.tick_ms);
+    let membership = membership(shape);
+    let verifier = Verifier::of(&membership);
+    EnsembleOptions {
+        me,
+        observer: !membership.is_voter(me),
+        election: ElectionOptions::new(me),
+        mesh: MeshOptions::new(me, tick * 5),
+        leader: LeaderOptions {
+            me,
+            tick,
+            init_limit: 10,
+            sync_limit: 5,
+            voters: verifier.voters(),
+            verifier,
+            config_text: membership.to_text().into(),
+            config_version: membership.version,
+            packet_bytes_max: 2 << 20,
+            learner_queue_bytes_max: 64 << 20,
+            snapshot_syncs_max: 10,
+            diff_syncs_max: 100,
+            epoch_wait_max: shape.epoch_wait_ms.map(Duration::from_millis),
+        },
+        membership,
+        tick,
+        init_limit: 10,
+        sync_limit: 5,
+        leader_serves: shape.leader_serves,
+        epochs,
+        recent_bytes_max: shape.recent_bytes_max,
+        staged_bytes_max: 64 << 20,
+        hash_seed: shape.seed | 1,
+        tick_ms: shape.tick_ms as u32,
+    }
+}
+
+/// A batch on its way to the log: what it follows, and its entries.
+pub fn batch_of(identity: u64, write: &LogWrite) -> (Zxid, Vec<(Zxid, Rc<[u8]>)>) {
     let from = if write.offset_bytes == 0 { BLOCK_BYTES } else { 0 };
     let batch = &write.bytes[from..];
-    let header =
-        BatchHeader::decode(identity, &batch[..BATCH_HEADER_BYTES]).expect("a batch has a sound header");
+    let header = BatchHeader::decode(identity, batch).expect("a batch has a sound header");
     assert_eq!(format::check_body(&header, batch), Ok(()), "a batch is sound when it is handed out");
-    format::entries(&header, batch).map(|(zxid, entry)| (zxid, Rc::from(entry))).collect()
+    let entries = format::entries(&header, batch).map(|(zxid, entry)| (zxid, Rc::from(entry))).collect();
+    (header.zxid_before, entries)
 }

@@ -25,11 +25,27 @@ pub struct Faults {
     pub wall_jump: u64,
     /// A client stops reading, or goes silent without a word.
     pub silence: u64,
+    /// Servers cannot reach each other for a while: one apart, halves, or one direction only.
+    pub partition: u64,
+    /// A connection between servers breaks, at any byte.
+    pub peer_cut: u64,
 }
 
 /// Names of the faults, as `--without` takes them.
-pub const FAULTS: [&str; 10] =
-    ["power-cut", "kill", "pause", "cut", "stall", "full", "write-error", "rot", "wall-jump", "silence"];
+pub const FAULTS: [&str; 12] = [
+    "power-cut",
+    "kill",
+    "pause",
+    "cut",
+    "stall",
+    "full",
+    "write-error",
+    "rot",
+    "wall-jump",
+    "silence",
+    "partition",
+    "peer-cut",
+];
 
 impl Faults {
     pub fn by_name(&mut self, name: &str) -> Option<&mut u64> {
@@ -44,6 +60,8 @@ impl Faults {
             "rot" => &mut self.rot,
             "wall-jump" => &mut self.wall_jump,
             "silence" => &mut self.silence,
+            "partition" => &mut self.partition,
+            "peer-cut" => &mut self.peer_cut,
             _ => return None,
         })
     }
@@ -92,16 +110,25 @@ pub struct Shape {
     /// Parts in a hundred of requests that write.
     pub writes: u64,
     pub sweeps: bool,
+    pub leader_serves: bool,
+    /// `leader.maxTimeToWaitForEpoch`.
+    pub epoch_wait_ms: Option<u64>,
+    /// Bytes of entries kept for learners that come back; beyond, they get a snapshot.
+    pub recent_bytes_max: usize,
     pub faults: Faults,
 }
 
 impl Shape {
+    pub fn servers(&self) -> usize {
+        self.voters + self.observers
+    }
+
     pub fn draw(seed: u64) -> Shape {
         let mut rng = Rng::new(seed ^ 0x5368_6170_6500);
         let rng = &mut rng;
         let pick = |rng: &mut Rng, from: &[u64]| from[rng.below(from.len() as u64) as usize];
         // Few kinds at once: such runs go deeper.
-        let kinds = pick(rng, &[0, 1, 1, 2, 2, 3, 4, 10]);
+        let kinds = pick(rng, &[0, 1, 1, 2, 2, 3, 4, 12]);
         let mut faults = Faults::default();
         for _ in 0..kinds {
             let name = FAULTS[rng.below(FAULTS.len() as u64) as usize];
@@ -112,6 +139,8 @@ impl Shape {
             faults.power_cut = 2000;
         }
         let tick_ms = pick(rng, &[100, 500, 1000, 2000]);
+        let voters = pick(rng, &[1, 1, 1, 2, 3, 3, 3, 3, 4, 5, 5, 7]) as usize;
+        let observers = if voters > 1 { pick(rng, &[0, 0, 0, 1, 2, 3]) as usize } else { 0 };
         let entry_bytes_max = 24 << 10;
         let clients = 1 + rng.below(9);
         let duration_ms = pick(rng, &[2000, 5000, 10_000, 20_000]);
@@ -119,8 +148,8 @@ impl Shape {
         let think_us = pick(rng, &[200, 2000, 20_000]).max(clients * duration_ms * 1000 / MOMENTS_MAX);
         Shape {
             seed,
-            voters: 1,
-            observers: 0,
+            voters,
+            observers,
             fronts: pick(rng, &[1, 1, 2, 3]) as usize,
             clients: clients as usize,
             duration_ms,
@@ -146,6 +175,9 @@ impl Shape {
             names: 1 + rng.below(4),
             writes: pick(rng, &[10, 50, 90]),
             sweeps: rng.below(2) == 0,
+            leader_serves: rng.below(6) > 0,
+            epoch_wait_ms: if rng.below(2) == 0 { Some(tick_ms) } else { None },
+            recent_bytes_max: pick(rng, &[1, 2000, 20_000, 64 << 20]) as usize,
             faults,
         }
     }

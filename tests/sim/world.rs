@@ -9,18 +9,21 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::rc::Rc;
 
 use ringkeeper::node::pipeline::{Input, Output};
+use ringkeeper::node::{Serving, StorageEvent};
 use ringkeeper::proto::txn::{Txn, TxnEntry, kind};
 use ringkeeper::stdx::rng::Rng;
 use ringkeeper::txnlog::format::{BLOCK_BYTES, BatchHeader};
 use ringkeeper::txnlog::{LogWrite, follows};
-use ringkeeper::types::{Instant, SessionId, Zxid};
+use ringkeeper::types::{Epoch, Instant, SessionId, Zxid};
+use ringkeeper::zab::PeerConn;
 
 use super::client::{Client, End};
 use super::history::{History, Logged, Moment, Violation};
 use super::net::Stream;
+use super::peers::PeerStream;
 use super::server::{self, Node, Server};
 use super::shape::Shape;
-use super::storage::{self, Did, OpenOptions, Opened};
+use super::storage::{self, Did, Keeper, OpenOptions, Opened};
 
 /// When time begins, in nanoseconds.
 pub const BEGIN: u64 = 1_000_000_000_000;
@@ -57,6 +60,18 @@ pub enum Event {
     Client {
         client: usize,
         generation: u32,
+    },
+    /// A server's attempt to connect to another comes there; that it was taken comes back.
+    PeerDial(u32),
+    PeerConnected(u32),
+    Peer {
+        stream: u32,
+        end: usize,
+    },
+    PeerSent {
+        stream: u32,
+        end: usize,
+        count: usize,
     },
     /// By its place in the list of faults.
     Fault(usize),
@@ -126,6 +141,17 @@ pub struct World {
     pub streams: BTreeMap<u32, Stream>,
     pub ends: BTreeMap<u32, End>,
     pub stream_next: u32,
+    pub peer_streams: BTreeMap<u32, PeerStream>,
+    /// Each server's connections: the stream, and which end of it.
+    pub peer_conns: BTreeMap<(usize, PeerConn), (u32, usize)>,
+    pub peer_next: u32,
+    pub peer_accepted: u32,
+    /// Nothing gets from one server to another before then.
+    pub blocked_until: BTreeMap<(usize, usize), u64>,
+    /// Who led in each epoch.
+    pub leaders: BTreeMap<Epoch, usize>,
+    /// When something last went wrong.
+    pub disturbed: u64,
     pub history: History,
     /// What was delivered anywhere, in its one order.
     pub committed: Vec<Logged>,
@@ -150,7 +176,7 @@ impl World {
         let stream = |salt: u64| Rng::new(Rng::new(shape.seed ^ salt).next_u64());
         let mut load = stream(0x6c6f_6164);
         let clients = (0..shape.clients).map(|_| Client::new(&mut load)).collect();
-        let servers = (0..shape.voters + shape.observers).map(|_| Server::new(&shape)).collect();
+        let servers = (0..shape.servers()).map(|_| Server::new(&shape)).collect();
         let mut world = World {
             now: BEGIN,
             order: 0,
@@ -164,6 +190,13 @@ impl World {
             streams: BTreeMap::new(),
             ends: BTreeMap::new(),
             stream_next: 1,
+            peer_streams: BTreeMap::new(),
+            peer_conns: BTreeMap::new(),
+            peer_next: 1,
+            peer_accepted: 0,
+            blocked_until: BTreeMap::new(),
+            leaders: BTreeMap::new(),
+            disturbed: BEGIN,
             history: History::default(),
             committed: Vec::new(),
             heard: BTreeMap::new(),
@@ -289,7 +322,7 @@ impl World {
                     return Ok(());
                 }
                 self.count(event)?;
-                self.keep(server);
+                self.keep(server)?;
             }
             Event::ToServer(stream) => {
                 self.count(event)?;
@@ -305,8 +338,25 @@ impl World {
                     self.client_step(client);
                 }
             }
+            Event::PeerDial(stream) => {
+                self.count(event)?;
+                self.peer_dialled(stream);
+            }
+            Event::PeerConnected(stream) => {
+                self.count(event)?;
+                self.peer_connected(stream);
+            }
+            Event::Peer { stream, end } => {
+                self.count(event)?;
+                self.peer_arrived(stream, end);
+            }
+            Event::PeerSent { stream, end, count } => {
+                self.count(event)?;
+                self.peer_sent(stream, end, count);
+            }
             Event::Fault(fault) => {
                 if !self.draining {
+                    self.disturbed = self.now;
                     self.count(event)?;
                     self.fault(fault);
                     self.plan_fault(fault);
@@ -339,6 +389,10 @@ impl World {
             Event::ToClient(stream) => (5 << 32) | u64::from(stream),
             Event::Client { client, .. } => (6 << 32) | client as u64,
             Event::Fault(fault) => (7 << 32) | fault as u64,
+            Event::PeerDial(stream) => (9 << 32) | u64::from(stream),
+            Event::PeerConnected(stream) => (10 << 32) | u64::from(stream),
+            Event::Peer { stream, end } => (11 << 32) | u64::from(stream) << 1 | end as u64,
+            Event::PeerSent { stream, end, .. } => (12 << 32) | u64::from(stream) << 1 | end as u64,
             _ => 8 << 32,
         };
         self.mix(code);
@@ -353,14 +407,18 @@ impl World {
     }
 
     /// Who wants turns, for the report of a run that finds no end.
-    fn describe_restless(&mut self) {
+    pub fn describe_restless(&mut self) {
         for server in 0..self.servers.len() {
-            let Some(node) = &self.servers[server].node else { continue };
+            let Some(node) = &self.servers[server].node else {
+                self.note(format!("server {server} is down"));
+                continue;
+            };
+            let role = node.pipeline.describe();
             let fronts: Vec<_> =
                 node.fronts.iter().map(|front| (front.has_more(), front.next_timer())).collect();
             let rooms: Vec<usize> = node.links.iter().map(ringkeeper::node::FrontLink::room).collect();
             let text = format!(
-                "server {server}: pipeline wants more {}, timer {:?}, {} log writes under way; fronts {fronts:?}, room {rooms:?}",
+                "server {server}: {role}; pipeline wants more {}, timer {:?}, {} log writes under way; fronts {fronts:?}, room {rooms:?}",
                 node.pipeline.has_more(),
                 node.pipeline.next_timer(),
                 node.writes.len(),
@@ -398,23 +456,26 @@ impl World {
         node.pipeline.turn(now);
         let mut owed = Vec::new();
         node.pipeline.drain(&mut owed);
+        // A crash may fall between any two of them.
+        let dies = self.servers[server].dies_after.take();
+        if let Some((after, _)) = dies {
+            owed.truncate(after);
+        }
         for output in owed {
             match output {
                 Output::Write(write) => self.write(server, write)?,
-                Output::Segment(work) => {
-                    let node = self.servers[server].node.as_mut().expect("its turn");
-                    let was_idle = node.keeper.is_idle();
-                    node.keeper.segment(work);
-                    self.plan_keep(server, was_idle);
-                }
-                Output::Snapshot(work) => {
-                    let node = self.servers[server].node.as_mut().expect("its turn");
-                    let was_idle = node.keeper.is_idle();
-                    node.keeper.snapshot(work);
-                    self.plan_keep(server, was_idle);
-                }
+                Output::Segment(work) => self.keep_more(server, |keeper| keeper.segment(work)),
+                Output::Snapshot(work) => self.keep_more(server, |keeper| keeper.snapshot(work)),
+                Output::Storage(work) => self.keep_more(server, |keeper| keeper.storage(work)),
+                Output::Peer(work) => self.peer_work(server, work),
                 Output::Stopped => {}
             }
+        }
+        if let Some((_, power)) = dies {
+            self.mark("a process dies between two outputs");
+            self.note(format!("server {server} dies in the middle of a turn"));
+            self.crash(server, power);
+            return Ok(());
         }
         self.observe(server)?;
         let node = self.servers[server].node.as_ref().expect("its turn");
@@ -435,6 +496,13 @@ impl World {
         Ok(())
     }
 
+    fn keep_more(&mut self, server: usize, add: impl FnOnce(&mut Keeper)) {
+        let node = self.servers[server].node.as_mut().expect("its turn");
+        let was_idle = node.keeper.is_idle();
+        add(&mut node.keeper);
+        self.plan_keep(server, was_idle);
+    }
+
     fn plan_keep(&mut self, server: usize, was_idle: bool) {
         let Some(node) = &self.servers[server].node else { return };
         if was_idle && !node.keeper.is_idle() {
@@ -452,13 +520,21 @@ impl World {
     /// A log write begins: it is in the cache, and on the medium when it is reported.
     fn write(&mut self, server: usize, write: LogWrite) -> Result<(), Failure> {
         let identity = self.identity(server);
-        for (zxid, entry) in server::entries_of(identity, &write) {
-            let shadow = &mut self.servers[server].shadow;
-            let last = shadow.last_key_value().map_or(Zxid::ZERO, |(zxid, _)| *zxid);
+        let (before, entries) = server::batch_of(identity, &write);
+        self.cut_shadow(server, before)?;
+        for (zxid, entry) in entries {
+            let machine = &mut self.servers[server];
+            let last = machine.last();
             if !follows(last, zxid) {
-                return Err(Violation::new("S3", format!("{zxid} is logged after {last}")).into());
+                return Err(
+                    Violation::new("S3", format!("server {server}: {zxid} is logged after {last}")).into()
+                );
             }
-            shadow.insert(zxid, entry.clone());
+            machine.shadow.insert(zxid, entry.clone());
+            let ever = machine.ever.entry(zxid).or_default();
+            if !ever.contains(&entry) {
+                ever.push(entry.clone());
+            }
             self.logged(server, &entry)?;
         }
         let machine = &mut self.servers[server];
@@ -472,6 +548,42 @@ impl World {
         let delay = self.disk_delay();
         self.at(self.now + delay, Event::Written { server, incarnation, id });
         Ok(())
+    }
+
+    /// A batch that begins before the end of the log cuts it; what comes after a leader's snapshot begins it anew.
+    fn cut_shadow(&mut self, server: usize, before: Zxid) -> Result<(), Failure> {
+        let machine = &mut self.servers[server];
+        let last = machine.last();
+        if before == last {
+            return Ok(());
+        }
+        if machine.installed == Some(before) {
+            machine.installed = None;
+            machine.shadow.clear();
+            machine.shadow_base = before;
+            return Ok(());
+        }
+        let machine = &self.servers[server];
+        let is_known = before == machine.shadow_base || machine.shadow.contains_key(&before);
+        if before > last || !is_known {
+            let text = format!("server {server} goes on after {before}, its log ends at {last}");
+            return Err(Violation::new("S3", text).into());
+        }
+        let is_committed = |(zxid, entry): (&Zxid, &Rc<[u8]>)| self.committed_at(*zxid) == Some(entry);
+        if machine.shadow.range(Zxid(before.0 + 1)..).any(is_committed) {
+            let text = format!("server {server} cuts its log to {before}, and something committed is behind");
+            return Err(Violation::new("S5", text).into());
+        }
+        let machine = &mut self.servers[server];
+        machine.shadow.split_off(&Zxid(before.0 + 1));
+        machine.zxid_durable = machine.zxid_durable.min(before);
+        self.mark("a log is cut");
+        Ok(())
+    }
+
+    fn committed_at(&self, zxid: Zxid) -> Option<&Rc<[u8]>> {
+        let place = self.committed.binary_search_by_key(&zxid, |logged| logged.zxid).ok()?;
+        Some(&self.committed[place].entry)
     }
 
     /// An entry is proposed: was its time right?
@@ -502,11 +614,23 @@ impl World {
             return Ok(());
         };
         let proposed = (since_begin_ms + 1) * MS;
+        if self.shape.servers() > 1 {
+            // Heartbeats get to the leader with its pings; who was disturbed may not have known whom to tell.
+            let settled_ms = lease.timeout_ms + 20 * self.shape.tick_ms;
+            if self.disturbed + settled_ms * MS > self.now {
+                return Ok(());
+            }
+        }
         if proposed > self.now + MS || proposed + 60_000 * MS < self.now {
             // The wall clock jumped in between.
             return Ok(());
         }
-        let on_its_way = 250 * self.shape.turn_delay_us * US;
+        let hops = if self.shape.servers() > 1 {
+            self.shape.tick_ms * MS + 20 * self.shape.net_delay_us * US
+        } else {
+            0
+        };
+        let on_its_way = 250 * self.shape.turn_delay_us * US + hops;
         let looked = proposed.saturating_sub(on_its_way);
         let Some(heard) = lease.heard_by(looked) else { return Ok(()) };
         let waits = self.waits_in_socket(server, session, looked).unwrap_or(0);
@@ -552,14 +676,14 @@ impl World {
         let machine = &mut self.servers[server];
         let node = machine.node.as_ref().expect("looked at");
         let durable = match node.writes.iter().min_by_key(|write| write.id) {
-            None => machine.shadow.last_key_value().map_or(Zxid::ZERO, |(zxid, _)| *zxid),
-            Some(oldest) => zxid_before(identity, oldest),
+            None => machine.last(),
+            Some(oldest) => zxid_before(identity, oldest).min(machine.last()),
         };
         machine.zxid_durable = machine.zxid_durable.max(durable);
     }
 
     /// The housekeeper's next step is done.
-    fn keep(&mut self, server: usize) {
+    fn keep(&mut self, server: usize) -> Result<(), Failure> {
         let time = self.now;
         let machine = &mut self.servers[server];
         let now = machine.now(time);
@@ -580,14 +704,43 @@ impl World {
                 self.mark(name);
                 self.plan_soon(server, 0);
             }
+            Did::Installed(event) => {
+                let ringkeeper::snapshot::SnapshotEvent::Done { zxid, .. } = event else { unreachable!() };
+                node.pipeline.handle(now, Input::Snapshot(event));
+                machine.installed = Some(zxid);
+                machine.shadow.clear();
+                machine.shadow_base = zxid;
+                machine.zxid_durable = zxid;
+                self.mark("a leader's snapshot is installed");
+                self.plan_soon(server, 0);
+            }
+            Did::Storage(event) => {
+                let name = match &event {
+                    StorageEvent::EpochsWritten(_) => "epochs are written",
+                    StorageEvent::Rebuilt(_) => "a server goes back to an earlier state",
+                    StorageEvent::CannotRebuild { .. } => "a server cannot go back",
+                    StorageEvent::LogRead(_) | StorageEvent::CannotReadLog { .. } => "a log is read back",
+                };
+                let back_to = match &event {
+                    StorageEvent::Rebuilt(rebuilt) => Some(rebuilt.log_start.zxid_last),
+                    _ => None,
+                };
+                node.pipeline.handle(now, Input::Storage(event));
+                self.mark(name);
+                if let Some(zxid) = back_to {
+                    self.cut_shadow(server, zxid)?;
+                }
+                self.plan_soon(server, 0);
+            }
             Did::Fatal => {
                 self.note(format!("server {server}: no space for a log segment, the process ends"));
                 self.mark("no space for a segment");
                 self.crash(server, false);
-                return;
+                return Ok(());
             }
         }
         self.plan_keep(server, true);
+        Ok(())
     }
 
     /// The process begins; recovers what its disk holds.
@@ -624,21 +777,37 @@ impl World {
         };
         self.check_recovered(server, &opened, "at its start")?;
         let zxid = opened.database.zxid_applied();
-        let entries = std::mem::take(&mut opened.entries);
-        self.note(format!("server {server} starts with {zxid}, {} entries from the log", entries.len()));
+        self.note(format!(
+            "server {server} starts with {zxid}, {} entries from the log, {:?}",
+            opened.entries.len(),
+            opened.epochs
+        ));
         let machine = &mut self.servers[server];
-        machine.shadow.split_off(&Zxid(zxid.0 + 1));
-        machine.zxid_durable = zxid;
+        machine.shadow.split_off(&Zxid(opened.zxid_snapshot.0 + 1));
+        if machine.shadow_base > zxid {
+            // The snapshot that was installed did not come to count.
+            return Err(Violation::new(
+                "S6",
+                format!("server {server}: recovered to {zxid}, {} was installed", machine.shadow_base),
+            )
+            .into());
+        }
+        let entries = std::mem::take(&mut opened.entries);
+        machine.shadow.extend(entries.into_iter().map(|(zxid, entry)| (zxid, Rc::from(entry))));
+        machine.zxid_durable = machine.last();
         machine.written.clear();
+        machine.installed = None;
+        machine.was_serving = false;
+        machine.zxid_applied = Zxid::ZERO;
         machine.incarnation += 1;
         let (now, incarnation) = (machine.now(self.now), machine.incarnation);
-        opened.entries = entries;
-        let node = server::start(&self.shape, server, incarnation, now, opened);
+        let node = server::start(&self.shape, server, incarnation, now, options, opened);
         self.servers[server].node = Some(node);
         self.observe(server)?;
         for core in 0..=self.shape.fronts {
             self.plan_soon(server, core);
         }
+        self.answer_stale_peers(server);
         Ok(())
     }
 
@@ -647,20 +816,32 @@ impl World {
         let machine = &self.servers[server];
         let fail = |text: String| Err(Violation::new("S6", format!("server {server} {when}: {text}")));
         let zxid = opened.database.zxid_applied();
+        // What was applied of an epoch without an entry has its number.
         if zxid < machine.zxid_durable {
             return fail(format!("recovered to {zxid}, {} was durable", machine.zxid_durable));
         }
         for (zxid, entry) in &opened.entries {
-            if machine.shadow.get(zxid).is_none_or(|logged| **logged != entry[..]) {
-                return fail(format!("the entry of {zxid} is not what was logged"));
+            let is_known =
+                machine.ever.get(zxid).is_some_and(|ever| ever.iter().any(|one| **one == entry[..]));
+            if !is_known {
+                return fail(format!("the entry of {zxid} was never logged"));
+            }
+            let is_right = machine.shadow.get(zxid).is_some_and(|logged| **logged == entry[..]);
+            if !is_right && *zxid <= machine.zxid_durable && *zxid > machine.shadow_base {
+                return fail(format!("the entry of {zxid} is not the one that was durable"));
             }
         }
-        if zxid != Zxid::ZERO && !machine.shadow.contains_key(&zxid) {
-            return fail(format!("recovered to {zxid}, which was never logged"));
+        let first = opened.entries.first().map_or(zxid, |(zxid, _)| *zxid);
+        if first <= zxid && opened.zxid_snapshot > machine.last() && opened.zxid_snapshot.counter() > 0 {
+            return fail(format!("snapshot {} is of nothing that was logged", opened.zxid_snapshot));
         }
-        if let Some(digest) = digest_at(machine, zxid)
-            && digest != opened.database.tree.digest()
-        {
+        let last_entry = opened.entries.last().map(|(_, entry)| &entry[..]);
+        let digest = match last_entry.and_then(|entry| TxnEntry::decode(entry).ok()?.digest) {
+            Some(digest) => Some(digest.tree_digest),
+            None if opened.entries.is_empty() => self.digest_at(server, zxid),
+            None => None,
+        };
+        if digest.is_some_and(|digest| digest != opened.database.tree.digest()) {
             return fail(format!("the tree at {zxid} has another digest than was logged"));
         }
         Ok(())
@@ -675,11 +856,13 @@ impl World {
         machine.paused_until = 0;
         machine.stalled_until = 0;
         machine.write_fails = false;
+        machine.dies_after = None;
         if power {
             machine.disk.power_cut(&mut self.disk);
         }
         self.mark(if power { "the power is cut" } else { "a process is killed" });
         self.break_streams_of(server, power);
+        self.break_peers_of(server, power);
         let wait = match self.chaos.below(4) {
             0 => self.chaos.below(5 * MS),
             1 | 2 => self.chaos.below(500 * MS),
@@ -692,36 +875,91 @@ impl World {
     fn observe(&mut self, server: usize) -> Result<(), Failure> {
         let machine = &self.servers[server];
         let Some(node) = &machine.node else { return Ok(()) };
-        let database = node.pipeline.database();
-        let (applied, before) = (database.zxid_applied(), machine.zxid_applied);
-        let digest = database.tree.digest();
-        if applied <= before {
+        let is_serving = node.pipeline.serving() == Serving::Yes;
+        if node.pipeline.leads() {
+            let epoch = node.pipeline.zxid_proposed().epoch();
+            match self.leaders.insert(epoch, server) {
+                None => self.mark("a leader is established"),
+                Some(other) if other != server => {
+                    let text = format!("servers {other} and {server} both lead epoch {}", epoch.0);
+                    return Err(Violation::new("G1", text).into());
+                }
+                Some(_) => {}
+            }
+        }
+        let machine = &self.servers[server];
+        let node = machine.node.as_ref().expect("looked at");
+        if !is_serving {
+            // What it has may not be decided yet.
+            self.servers[server].was_serving = false;
             return Ok(());
         }
-        if applied > machine.zxid_durable {
+        let database = node.pipeline.database();
+        let (applied, digest) = (database.zxid_applied(), database.tree.digest());
+        let before = if machine.was_serving { machine.zxid_applied } else { machine.shadow_base };
+        if applied < before {
             return Err(Violation::new(
-                "S2",
-                format!("server {server} has applied {applied}, durable is {}", machine.zxid_durable),
+                "G3",
+                format!("server {server} goes back from {before} to {applied}"),
             )
             .into());
         }
+        if applied == before && machine.was_serving {
+            return Ok(());
+        }
         let delivered: Vec<(Zxid, Rc<[u8]>)> = machine
             .shadow
-            .range(Zxid(before.0 + 1)..=applied)
+            .range(Zxid(before.0 + 1)..=Zxid(applied.0.max(before.0 + 1)))
+            .filter(|(zxid, _)| **zxid <= applied)
             .map(|(zxid, entry)| (*zxid, entry.clone()))
             .collect();
+        let last = delivered.last().map_or(before, |(zxid, _)| *zxid);
+        if last > machine.zxid_durable {
+            let durable = machine.zxid_durable;
+            return Err(Violation::new(
+                "S2",
+                format!("server {server} has applied {last}, durable is {durable}"),
+            )
+            .into());
+        }
+        if last != applied && applied.counter() != 0 {
+            return Err(Violation::new(
+                "S2",
+                format!("server {server} has applied {applied}, its log has {last}"),
+            )
+            .into());
+        }
         for (zxid, entry) in delivered {
             self.deliver(server, zxid, entry)?;
         }
-        if let Some(logged) = digest_at(&self.servers[server], applied)
-            && logged != digest
-        {
+        if self.digest_at(server, applied).is_some_and(|logged| logged != digest) {
             return Err(
                 Violation::new("G10", format!("server {server} at {applied}: the digest differs")).into()
             );
         }
-        self.servers[server].zxid_applied = applied;
+        let machine = &mut self.servers[server];
+        machine.zxid_applied = applied;
+        machine.was_serving = true;
         Ok(())
+    }
+
+    /// The digest the tree has at that zxid, by the log of a server or what all agreed on; errors carry none and change none.
+    fn digest_at(&self, server: usize, zxid: Zxid) -> Option<u64> {
+        let digest = |entry: &Rc<[u8]>| TxnEntry::decode(entry).ok().and_then(|entry| entry.digest);
+        let own = self.servers[server].shadow.range(..=zxid).rev().find_map(|(_, entry)| digest(entry));
+        let place = self.committed.partition_point(|logged| logged.zxid <= zxid);
+        own.or_else(|| self.committed[..place].iter().rev().find_map(|logged| digest(&logged.entry)))
+            .map(|digest| digest.tree_digest)
+    }
+
+    /// G8: on the disks of a quorum.
+    fn is_on_a_quorum(&self, zxid: Zxid, entry: &Rc<[u8]>) -> bool {
+        let has = |server: &Server| {
+            server.zxid_durable >= zxid
+                && (server.shadow_base >= zxid || server.shadow.get(&zxid).is_some_and(|own| own == entry))
+        };
+        let voters = self.shape.voters;
+        self.servers[..voters].iter().filter(|server| has(server)).count() > voters / 2
     }
 
     fn deliver(&mut self, server: usize, zxid: Zxid, entry: Rc<[u8]>) -> Result<(), Violation> {
@@ -729,6 +967,12 @@ impl World {
         if zxid > last {
             if !follows(last, zxid) {
                 return Err(Violation::new("G4", format!("server {server} delivers {zxid} after {last}")));
+            }
+            if !self.is_on_a_quorum(zxid, &entry) {
+                return Err(Violation::new(
+                    "G8",
+                    format!("server {server} delivers {zxid}, which no quorum has on disk"),
+                ));
             }
             self.mix(u64::from(crc32fast::hash(&entry)));
             self.committed.push(Logged { zxid, entry });
@@ -750,7 +994,8 @@ impl World {
     fn sample(&mut self) -> Result<(), Failure> {
         let server = self.chaos.below(self.servers.len() as u64) as usize;
         let machine = &self.servers[server];
-        if machine.node.is_none() || machine.sound.is_some() || machine.shadow.is_empty() {
+        let is_changing = machine.installed.is_some() || machine.last() == Zxid::ZERO;
+        if machine.node.is_none() || machine.sound.is_some() || is_changing {
             return Ok(());
         }
         let mut image = machine.disk.clone();
@@ -782,16 +1027,6 @@ impl World {
         super::finish::derived(node.pipeline.database())?;
         Ok(())
     }
-}
-
-/// The digest an entry says the tree has at that zxid; errors carry none and change none.
-fn digest_at(machine: &Server, zxid: Zxid) -> Option<u64> {
-    machine
-        .shadow
-        .range(..=zxid)
-        .rev()
-        .find_map(|(_, entry)| TxnEntry::decode(entry).ok().and_then(|entry| entry.digest))
-        .map(|digest| digest.tree_digest)
 }
 
 /// The last zxid before a write that is under way.
