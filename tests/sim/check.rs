@@ -25,6 +25,8 @@ pub struct Summary {
     pub events: u64,
     /// Writes that nobody was told the outcome of, and that were done.
     pub unacknowledged: u64,
+    /// Refused because their session had moved to another server.
+    pub moved: u64,
     /// Answers by error code.
     pub codes: BTreeMap<i32, u64>,
 }
@@ -347,6 +349,22 @@ impl<'h> Checker<'h> {
         let connection = self.connection(asked);
         let zxid = self.model.zxid;
         let fail = |promise, text: String| Err(Violation::new(promise, format!("{zxid}: {text}")));
+        // A session that has moved to another server has what still comes from the old one refused.
+        let moved = ErrorCode::SessionMoved;
+        let is_moved = match &entry.txn {
+            Txn::Error { err } => *err == moved.code(),
+            Txn::Multi(multi) => multi.ops().any(|(_, op)| op == Txn::Error { err: moved.code() }),
+            _ => false,
+        };
+        if is_moved {
+            self.summary.moved += 1;
+            return match &asked.answer {
+                Some(answer) if answer.err == 0 && !matches!(answer.response, Response::Multi(_)) => {
+                    fail("C2", format!("its session had moved, and it was answered: {asked:?}"))
+                }
+                _ => Ok(()),
+            };
+        }
         let expected = if matches!(asked.op, Op::Close) && self.model.sessions.contains(&connection.session) {
             self.close(entry)?;
             Ok(Response::None)

@@ -14,17 +14,18 @@ use ringkeeper::node::pipeline::{
 };
 use ringkeeper::node::{Front, FrontLink, Pipeline, PipelineLink, Serving, ToFront, ToPipeline};
 use ringkeeper::request::auth::AuthOptions;
+use ringkeeper::request::auth::sasl::NonceSecret;
 use ringkeeper::request::prepare::PrepareOptions;
 use ringkeeper::session::IdSource;
 use ringkeeper::txnlog::format::{self, BLOCK_BYTES, BatchHeader};
 use ringkeeper::txnlog::{LogWrite, Writer, WriterOptions};
-use ringkeeper::types::{Instant, Now, ServerId, Zxid};
+use ringkeeper::types::{Epoch, Instant, Now, ServerId, Zxid};
 use ringkeeper::words::{ServerFacts, WordOptions};
-use ringkeeper::zab::Epochs;
 use ringkeeper::zab::election::ElectionOptions;
 use ringkeeper::zab::leader::LeaderOptions;
 use ringkeeper::zab::mesh::MeshOptions;
 use ringkeeper::zab::quorum::Verifier;
+use ringkeeper::zab::{Epochs, Standing};
 
 use super::disk::Disk;
 use super::net::Sockets;
@@ -219,6 +220,7 @@ pub fn start(
         index: 0,
         words: WordOptions::new(&["*".to_owned()], false),
         hash_seed: shape.seed,
+        nonce_secret: NonceSecret::default(),
         serving: if shape.servers() > 1 { Serving::No } else { Serving::Yes },
     };
     let pipeline_options = PipelineOptions {
@@ -245,6 +247,8 @@ pub fn start(
             snapshot_advised: start.live.len() >= 4,
         },
         slow_write: Duration::from_secs(1),
+        snapshot_on_stop: false,
+        audit_user: None,
         connection_throttle: ConnectionThrottleOptions::default(),
         request_throttle: RequestThrottleOptions::default(),
     };
@@ -263,7 +267,8 @@ pub fn start(
     let ids = IdSource::new(ServerId(id as u8 + 1), now.wall_ms as u64);
     let mut pipeline = Pipeline::new(pipeline_options, database, log, ids, links.clone(), now);
     if shape.servers() > 1 {
-        pipeline = pipeline.in_ensemble(ensemble_options(shape, id, epochs));
+        let is_empty = pipeline.database().zxid_applied() == Zxid::ZERO && epochs.current == Epoch(0);
+        pipeline = pipeline.in_ensemble(ensemble_options(shape, id, epochs, is_empty));
     }
     Node {
         pipeline,
@@ -287,7 +292,7 @@ fn membership(shape: &Shape) -> Membership {
     Membership::parse(text.as_bytes()).expect("a membership of our own")
 }
 
-fn ensemble_options(shape: &Shape, id: usize, epochs: Epochs) -> EnsembleOptions {
+fn ensemble_options(shape: &Shape, id: usize, epochs: Epochs, is_empty: bool) -> EnsembleOptions {
     let me = ServerId(id as u8 + 1);
     let tick = Duration::from_millis(shape.tick_ms);
     let membership = membership(shape);
@@ -318,6 +323,7 @@ fn ensemble_options(shape: &Shape, id: usize, epochs: Epochs) -> EnsembleOptions
         sync_limit: 5,
         leader_serves: shape.leader_serves,
         epochs,
+        standing: if is_empty { Standing::Empty { may_found: true } } else { Standing::Full },
         recent_bytes_max: shape.recent_bytes_max,
         staged_bytes_max: 64 << 20,
         hash_seed: shape.seed | 1,

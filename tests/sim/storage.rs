@@ -508,7 +508,7 @@ impl Keeper {
                     disk.remove(&temporary(zxid));
                 }
                 self.installs = None;
-                Did::Nothing
+                Did::Snapshot(SnapshotEvent::Abandoned)
             }
             Step::WriteEpochs(epochs) => match write_epochs_file(disk, epochs) {
                 Ok(()) => Did::Nothing,

@@ -468,7 +468,7 @@ impl World {
                 Output::Snapshot(work) => self.keep_more(server, |keeper| keeper.snapshot(work)),
                 Output::Storage(work) => self.keep_more(server, |keeper| keeper.storage(work)),
                 Output::Peer(work) => self.peer_work(server, work),
-                Output::Stopped => {}
+                Output::Stopped | Output::Told(_) | Output::Audit(_) => {}
             }
         }
         if let Some((_, power)) = dies {
@@ -699,6 +699,7 @@ impl World {
                     ringkeeper::snapshot::SnapshotEvent::Done { .. } => "a snapshot is taken",
                     ringkeeper::snapshot::SnapshotEvent::Failed { .. } => "a snapshot fails",
                     ringkeeper::snapshot::SnapshotEvent::PartWritten => "a part of a snapshot is written",
+                    ringkeeper::snapshot::SnapshotEvent::Abandoned => "a snapshot is given up",
                 };
                 node.pipeline.handle(now, Input::Snapshot(event));
                 self.mark(name);

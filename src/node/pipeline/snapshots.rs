@@ -54,6 +54,8 @@ pub struct Snapshots {
     zxid_last: Zxid,
     not_before: Instant,
     running: Option<Running>,
+    /// Snapshots given up whose last word has not come: until then nothing that comes is of the one under way.
+    abandoned: u32,
     /// Questions that wait for a snapshot, each with the zxid it has to reach.
     asked: Vec<(u64, Zxid)>,
     /// How they ended.
@@ -97,6 +99,7 @@ impl Snapshots {
             zxid_last,
             not_before: Instant::default(),
             running: None,
+            abandoned: 0,
             asked: Vec::new(),
             told: Vec::new(),
         };
@@ -173,8 +176,16 @@ impl Snapshots {
 
     /// What the shell says of the snapshot under way.
     pub fn event(&mut self, event: SnapshotEvent, database: &mut Database, now: Instant) -> Option<Ended> {
+        if event == SnapshotEvent::Abandoned {
+            self.abandoned = self.abandoned.checked_sub(1).expect("only what was given up is answered so");
+            return None;
+        }
+        if self.abandoned > 0 {
+            return None;
+        }
         let running = self.running.as_mut()?;
         match event {
+            SnapshotEvent::Abandoned => unreachable!("answered above"),
             SnapshotEvent::PartWritten => {
                 running.parts_in_flight -= 1;
                 None
@@ -239,6 +250,7 @@ impl Snapshots {
         if self.running.take().is_some() {
             database.tree.snapshot_abandon();
             owed.push(Output::Snapshot(SnapshotWork::Abandon));
+            self.abandoned += 1;
         }
     }
 
