@@ -421,7 +421,8 @@ impl<L: PipelineLink> Pipeline<L> {
         [
             self.database.sessions.next_due().filter(|_| self.makes_transactions()),
             self.log.next_timer(),
-            Some(self.sweep.next),
+            // Others wait for the leader's.
+            Some(self.sweep.next).filter(|_| self.makes_transactions()),
             self.requests.next_timer(),
             self.ensemble_timer(),
         ]

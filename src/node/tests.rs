@@ -308,7 +308,7 @@ impl World {
                 let zxid = self.snapshot_zxid;
                 SnapshotEvent::Done { zxid, log_from: zxid }
             }
-            SnapshotWork::Abandon => return,
+            SnapshotWork::Abandon => SnapshotEvent::Abandoned,
         };
         self.pipeline.handle(self.now, Input::Snapshot(event));
     }

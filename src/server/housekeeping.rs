@@ -106,7 +106,7 @@ impl Housekeeping for Keeper {
             SnapshotWork::End { manifest } => self.end(&manifest),
             SnapshotWork::Abandon => {
                 self.snapshot = None;
-                Ok(None)
+                Ok(Some(SnapshotEvent::Abandoned))
             }
         }
     }

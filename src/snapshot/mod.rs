@@ -81,4 +81,6 @@ pub enum SnapshotEvent {
         zxid: Zxid,
         reason: String,
     },
+    /// Answers [`SnapshotWork::Abandon`]: what was told before it was of the snapshot given up, which may have come to count.
+    Abandoned,
 }

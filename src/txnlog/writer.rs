@@ -187,6 +187,7 @@ impl Batch {
 #[derive(Debug)]
 struct InFlight {
     id: WriteId,
+    segment: SegmentId,
     zxid_last: Zxid,
     /// The mark it carries.
     durable_before: u64,
@@ -437,9 +438,14 @@ impl Writer {
     }
 
     fn give_up_retiring(&mut self) {
-        if self.in_flight.is_empty() {
-            self.work.extend(self.retiring.drain(..).map(SegmentWork::Retire));
-        }
+        let Writer { retiring, in_flight, work, .. } = self;
+        retiring.retain(|id| {
+            let is_written_to = in_flight.iter().any(|write| write.segment == *id);
+            if !is_written_to {
+                work.push(SegmentWork::Retire(*id));
+            }
+            is_written_to
+        });
     }
 
     /// Moves the work on files that is due to `into`, in order.
@@ -454,8 +460,10 @@ impl Writer {
         assert!(zxid <= self.zxid_durable, "a snapshot is not ahead of the log");
         while self.live.len() > 1 && self.live[1].zxid_before <= zxid {
             let retired = self.live.pop_front().expect("more than one");
-            self.work.push(SegmentWork::Retire(retired.id));
+            self.retiring.push(retired.id);
         }
+        // A seal may still be on its way to one: its file must not become another segment before that has landed.
+        self.give_up_retiring();
     }
 
     /// When [`Writer::on_timer`] is wanted.
@@ -598,6 +606,7 @@ impl Writer {
         let id = WriteId(number);
         self.in_flight.push_back(InFlight {
             id,
+            segment: batch.place.segment,
             zxid_last: batch.zxid_cut.map_or(batch.zxid_last, |cut| cut.min(batch.zxid_last)),
             durable_before: self.durable_before,
             written: false,

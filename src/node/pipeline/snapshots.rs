@@ -3,7 +3,6 @@
 //! The tree keeps an exact image of the moment a snapshot began; each turn hands out a slice of it. At most [`PARTS_MAX`] parts are
 //! on their way to the disk, so a slow disk holds the snapshot up and never the pipeline.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::{Output, PipelineOptions};
@@ -55,20 +54,12 @@ pub struct Snapshots {
     zxid_last: Zxid,
     not_before: Instant,
     running: Option<Running>,
-    /// What the shell still says of snapshots that were given up, before it says anything of the one under way.
-    given_up: VecDeque<GivenUp>,
+    /// Snapshots given up whose last word has not come: until then nothing that comes is of the one under way.
+    abandoned: u32,
     /// Questions that wait for a snapshot, each with the zxid it has to reach.
     asked: Vec<(u64, Zxid)>,
     /// How they ended.
     told: Vec<(u64, Result<Zxid, String>)>,
-}
-
-/// Answers that are on their way.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct GivenUp {
-    parts: usize,
-    /// All was handed out before: that it is done will be said, too.
-    ends: bool,
 }
 
 struct Running {
@@ -108,7 +99,7 @@ impl Snapshots {
             zxid_last,
             not_before: Instant::default(),
             running: None,
-            given_up: VecDeque::new(),
+            abandoned: 0,
             asked: Vec::new(),
             told: Vec::new(),
         };
@@ -185,11 +176,16 @@ impl Snapshots {
 
     /// What the shell says of the snapshot under way.
     pub fn event(&mut self, event: SnapshotEvent, database: &mut Database, now: Instant) -> Option<Ended> {
-        if self.is_of_given_up(&event) {
+        if event == SnapshotEvent::Abandoned {
+            self.abandoned = self.abandoned.checked_sub(1).expect("only what was given up is answered so");
+            return None;
+        }
+        if self.abandoned > 0 {
             return None;
         }
         let running = self.running.as_mut()?;
         match event {
+            SnapshotEvent::Abandoned => unreachable!("answered above"),
             SnapshotEvent::PartWritten => {
                 running.parts_in_flight -= 1;
                 None
@@ -217,27 +213,6 @@ impl Snapshots {
                 Some(Ended::Failed)
             }
         }
-    }
-
-    /// Takes the answers to what was given up: they come first, in the order of the work.
-    fn is_of_given_up(&mut self, event: &SnapshotEvent) -> bool {
-        let Some(first) = self.given_up.front_mut() else { return false };
-        match event {
-            SnapshotEvent::PartWritten => {
-                assert!(first.parts > 0, "a part was written that nobody handed out");
-                first.parts -= 1;
-            }
-            SnapshotEvent::Done { zxid, .. } => {
-                assert!(first.parts == 0 && first.ends, "snapshot {zxid} ended before it was handed out");
-                first.ends = false;
-            }
-            // Nothing more comes of it.
-            SnapshotEvent::Failed { .. } => *first = GivenUp { parts: 0, ends: false },
-        }
-        if (first.parts, first.ends) == (0, false) {
-            self.given_up.pop_front();
-        }
-        true
     }
 
     pub fn is_running(&self) -> bool {
@@ -272,13 +247,10 @@ impl Snapshots {
 
     /// Gives up the snapshot under way, as its database is given up.
     pub fn abandon(&mut self, database: &mut Database, owed: &mut Vec<Output>) {
-        if let Some(running) = self.running.take() {
-            let answers = GivenUp { parts: running.parts_in_flight, ends: running.writer.is_none() };
-            if answers != (GivenUp { parts: 0, ends: false }) {
-                self.given_up.push_back(answers);
-            }
+        if self.running.take().is_some() {
             database.tree.snapshot_abandon();
             owed.push(Output::Snapshot(SnapshotWork::Abandon));
+            self.abandoned += 1;
         }
     }
 
@@ -348,7 +320,7 @@ mod tests {
             zxid_last: Zxid(-1),
             not_before: Instant::default(),
             running: None,
-            given_up: VecDeque::new(),
+            abandoned: 0,
             asked: Vec::new(),
             told: Vec::new(),
         };
@@ -368,14 +340,14 @@ mod tests {
                 false => vec![SnapshotEvent::PartWritten, done()],
                 true => vec![SnapshotEvent::Failed { zxid, reason: "no room".into() }],
             };
-            for event in of_first {
+            for event in of_first.into_iter().chain([SnapshotEvent::Abandoned]) {
                 assert_eq!(snapshots.event(event, &mut database, now), None);
                 assert!(snapshots.is_running());
             }
             assert_eq!(snapshots.event(SnapshotEvent::PartWritten, &mut database, now), None);
             let ended = snapshots.event(done(), &mut database, now);
             assert!(matches!(ended, Some(Ended::Done { is_install: true, .. })), "{ended:?}");
-            assert!(!snapshots.is_running() && snapshots.given_up.is_empty());
+            assert!(!snapshots.is_running() && snapshots.abandoned == 0);
             snapshots.zxid_last = Zxid(-1);
         }
     }
