@@ -33,8 +33,6 @@ pub(super) struct Learning {
     pub local: LocalRequests,
     /// The log was cut to there and the cut is being made durable.
     truncating: Option<Zxid>,
-    /// End of the history the leader's NEWLEADER stands for.
-    zxid_new_leader: Zxid,
     /// Serve once everything up to there is applied.
     serve_from: Option<(Epoch, Zxid)>,
     is_serving: bool,
@@ -237,7 +235,6 @@ impl Learning {
             loader: Loader::new(options.tick_ms, options.hash_seed, now),
             local: LocalRequests::default(),
             truncating: None,
-            zxid_new_leader: zxid_last,
             serve_from: None,
             is_serving: false,
             refetch: None,
@@ -292,12 +289,9 @@ impl<L: PipelineLink> Pipeline<L> {
                 );
                 self.zxid_committed = zxid;
             }
-            learner::Output::NewLeader { .. } => {
-                learning.zxid_new_leader = self.log.zxid_appended();
-            }
+            learner::Output::NewLeader { .. } => {}
             learner::Output::Serve { epoch } => {
-                // What NEWLEADER stood for is a quorum's history now: all of it is committed.
-                self.zxid_committed = self.zxid_committed.max(learning.zxid_new_leader);
+                // Not all that was appended: a ZooKeeper's leader proposes before NEWLEADER what may never be committed.
                 learning.serve_from = Some((epoch, self.zxid_committed));
                 voting.set_epoch(now, epoch);
             }
@@ -423,7 +417,6 @@ impl<L: PipelineLink> Pipeline<L> {
         ensemble.recent.reset(zxid);
         ensemble.durable_told = zxid;
         if let Role::Learning(learning) = &mut ensemble.role {
-            learning.zxid_new_leader = zxid;
             learning.machine.installed(self.now.instant, zxid);
         }
     }
@@ -451,7 +444,6 @@ impl<L: PipelineLink> Pipeline<L> {
         ensemble.recent.reset(zxid);
         ensemble.durable_told = zxid;
         if let Role::Learning(learning) = &mut ensemble.role {
-            learning.zxid_new_leader = zxid;
             learning.machine.truncated(self.now.instant, zxid);
         }
     }
