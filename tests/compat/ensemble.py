@@ -21,11 +21,14 @@ from load import Session, walk
 JAVA, RINGKEEPER = "zookeeper", "ringkeeper"
 SERVE_SECONDS_MAX = 40
 AGREE_SECONDS_MAX = 20
-LOGGING = "org.slf4j:slf4j-simple:2.0.13"
-# What a ZooKeeper says when it holds something else than its leader, and what no server may ever say.
+# What a ZooKeeper says when it holds something else than its leader or hears what it does not expect, and what no
+# ringkeeper may ever say. A ZooKeeper that loses its leader has exceptions of its own.
+DIGEST = "Digests are not matching"
 ALARMS = re.compile(
-    r"Digests are not matching|panicked at|Committing zxid .* but next pending"
-    r"|the tree differs from the leader|is not the tree its digest speaks of|NullPointerException"
+    r"^.*(?:" + DIGEST + r"|panicked at|Committing zxid .* but next pending"
+    r"|the tree differs from the leader|is not the tree its digest speaks of"
+    r"|NullPointerException[^\n]*(?:\n\tat [^\n]*){0,4}syncWithLeader).*$",
+    re.MULTILINE,
 )
 
 _ports = set()
@@ -58,22 +61,19 @@ def until(condition, what, seconds=SERVE_SECONDS_MAX, pause=0.02):
         time.sleep(pause)
 
 
-def logging_jar(work):
-    """A logging backend for the ZooKeeper servers: what they complain of is part of the result."""
+def logging_jars(work, version):
+    """A logging backend for the ZooKeeper servers, and the interface of it that they were made for: what they complain
+    of is part of the result."""
     directory = work / "logging"
-    if not list(directory.glob("slf4j-simple-*.jar")):
-        servers.run_checked(
-            [
-                "mvn",
-                "-q",
-                "-B",
-                "dependency:copy",
-                f"-Dartifact={LOGGING}",
-                f"-DoutputDirectory={directory}",
-            ],
-            "mvn dependency:copy",
-        )
-    return directory
+    jars = [directory / f"slf4j-{part}-{version}.jar" for part in ("api", "simple")]
+    for jar in jars:
+        if not jar.exists():
+            artifact = f"org.slf4j:{jar.name.removesuffix(f'-{version}.jar')}:{version}"
+            servers.run_checked(
+                ["mvn", "-q", "-B", "dependency:copy", f"-Dartifact={artifact}", f"-DoutputDirectory={directory}"],
+                "mvn dependency:copy",
+            )
+    return jars
 
 
 def debian_jars(work):
@@ -90,12 +90,13 @@ def debian_jars(work):
 
 def launches(setting, version):
     """How each kind of server is started. `version` is that of the ZooKeepers."""
-    jars, logging = servers.maven_jars(setting.work), f"{logging_jar(setting.work)}/*"
+    jars = sorted(servers.maven_jars(setting.work).glob("*.jar"))
     if version == servers.ZOOKEEPER_VERSION:
-        classpath = [f"{jars}/*", logging]
+        logging = logging_jars(setting.work, "2.0.13")
     else:
-        others = sorted(jar for jar in jars.glob("*.jar") if not jar.name.startswith("zookeeper-"))
-        classpath = [*map(str, (*debian_jars(setting.work), *others)), logging]
+        logging = logging_jars(setting.work, "1.7.36")
+        jars = debian_jars(setting.work) + [jar for jar in jars if not jar.name.startswith("zookeeper-")]
+    classpath = [str(jar) for jar in (*logging, *jars)]
     return {
         JAVA: java_launch(classpath),
         RINGKEEPER: lambda config: [str(setting.binary), "serve", str(config)],
@@ -140,7 +141,7 @@ class Member:
         self.process = None
         # Where the log's last run and the part not yet looked through begin.
         self.log_mark = self.log_read = 0
-        self.forgiven = False
+        self.forgiven, self.heard = False, []
 
     def __str__(self):
         return f"{self.kind} {self.sid}"
@@ -169,6 +170,8 @@ class Member:
     def start(self, kind=None):
         """Starts it and waits for nothing."""
         assert not self.runs, f"{self} runs"
+        self.listen()
+        self.forgiven = False
         self.kind = kind or self.kind
         self.configure()
         with open(self.log_path, "ab") as log:
@@ -258,6 +261,18 @@ class Member:
         files = [path for path in self.data.rglob("*") if path.is_file()]
         return any(text.encode() in path.read_bytes() for path in files)
 
+    def listen(self):
+        """Looks through what its log got since the last time."""
+        if not self.log_path.exists():
+            return
+        with open(self.log_path, "rb") as log:
+            log.seek(self.log_read)
+            text = log.read()
+        self.log_read += len(text)
+        for alarm in ALARMS.finditer(text.decode(errors="replace")):
+            if not (self.forgiven and DIGEST in alarm.group()):
+                self.heard.append(f"{self}: {alarm.group()}")
+
     def log_tail(self, lines=40):
         try:
             return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-lines:])
@@ -335,18 +350,12 @@ class Ensemble:
         return "the logs end with\n" + "\n".join(f"-- {member}\n{member.log_tail(15)}" for member in self.running)
 
     def alarms(self):
-        """What the logs say, since this was last asked, that they must not."""
+        """What the logs said, since this was last asked, that they must not."""
         found = []
         for member in self.members:
-            if not member.log_path.exists():
-                continue
-            with open(member.log_path, "rb") as log:
-                log.seek(member.log_read)
-                text = log.read()
-            member.log_read += len(text)
-            for line in text.decode(errors="replace").splitlines():
-                if ALARMS.search(line) and not (member.forgiven and "Digests are not matching" in line):
-                    found.append(f"{member}: {line}")
+            member.listen()
+            found += member.heard
+            member.heard = []
         return found
 
     def agree(self):

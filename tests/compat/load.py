@@ -18,6 +18,8 @@ ANSWER_SECONDS_MAX = 10.0
 CONNECT_SECONDS_MAX = 40.0
 ALL = [(31, "world", "anyone")]
 SYSTEM = "/zookeeper"
+# Servers that owed somebody an answer and neither gave it nor closed: (port, what was asked, when).
+SILENCES = []
 
 
 class Lost(Exception):
@@ -101,6 +103,7 @@ class Session:
             try:
                 payload = self.wire.frame(seconds)
             except TimeoutError:
+                SILENCES.append((self.ports[(self.at - 1) % len(self.ports)], self.waiting[0], time.strftime("%H:%M:%S")))
                 payload = None
             if payload is None:
                 self.drop()

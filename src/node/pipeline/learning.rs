@@ -302,6 +302,7 @@ impl<L: PipelineLink> Pipeline<L> {
                 tracing::debug!("the history of epoch {} is here and durable", epoch.0);
             }
             learner::Output::Serve { epoch } => {
+                // Not all that was appended: a ZooKeeper's leader proposes before NEWLEADER what may never be committed.
                 learning.serve_from = Some((epoch, self.zxid_committed));
                 voting.set_epoch(now, epoch);
             }

@@ -6,6 +6,7 @@ use super::*;
 use crate::config::Membership;
 use crate::node::Serving;
 use crate::node::pipeline::EnsembleOptions;
+use crate::proto::quorum::{self, QuorumPacket};
 use crate::zab::election::ElectionOptions;
 use crate::zab::leader::LeaderOptions;
 use crate::zab::mesh::MeshOptions;
@@ -27,6 +28,43 @@ struct Ensemble {
     broken: BTreeSet<End>,
     /// A server that begins with nothing.
     make: Box<dyn Fn(usize) -> World>,
+    withheld: Option<Withheld>,
+}
+
+/// Lets what a server hears from its leader through, but for the last COMMIT before NEWLEADER.
+struct Withheld {
+    from_leader: usize,
+    bytes: Vec<u8>,
+    /// The end it was on its way to, and the packet.
+    commit: Option<(End, Vec<u8>)>,
+    is_over: bool,
+}
+
+impl Withheld {
+    fn from(leader: usize) -> Withheld {
+        Withheld { from_leader: leader, bytes: Vec::new(), commit: None, is_over: false }
+    }
+
+    /// What of the bytes arrives now.
+    fn pass(&mut self, end: End, bytes: &[u8]) -> Vec<u8> {
+        self.bytes.extend_from_slice(bytes);
+        let mut out = Vec::new();
+        while let Some((packet, length)) = QuorumPacket::decode(&self.bytes, 1 << 20).unwrap() {
+            let kind = packet.kind;
+            let packet: Vec<u8> = self.bytes.drain(..length).collect();
+            match kind {
+                quorum::kind::COMMIT if !self.is_over => {
+                    let before = self.commit.replace((end, packet));
+                    out.extend(before.map(|(_, packet)| packet).unwrap_or_default());
+                    continue;
+                }
+                quorum::kind::NEW_LEADER => self.is_over = true,
+                _ => {}
+            }
+            out.extend_from_slice(&packet);
+        }
+        out
+    }
 }
 
 enum Wire {
@@ -108,6 +146,7 @@ impl Ensemble {
             cut: BTreeSet::new(),
             broken: BTreeSet::new(),
             make: Box::new(make),
+            withheld: None,
         }
     }
 
@@ -166,8 +205,16 @@ impl Ensemble {
         }
     }
 
-    fn deliver(&mut self, end: End, wire: Wire) {
+    fn deliver(&mut self, end: End, mut wire: Wire) {
         let (index, conn) = end;
+        // A pipeline's own dials, to the quorum port of a leader, are odd.
+        if let (Wire::Bytes(bytes), Some(withheld)) = (&mut wire, &mut self.withheld)
+            && conn.0 & PeerConn::ACCEPTED == 0
+            && conn.0 % 2 == 1
+            && self.links.get(&end).is_some_and(|far| far.0 == withheld.from_leader)
+        {
+            *bytes = withheld.pass(end, bytes);
+        }
         if !self.up[index] {
             if matches!(wire, Wire::Closed) {
                 self.links.remove(&end);
@@ -384,6 +431,28 @@ fn a_server_that_comes_late_gets_a_snapshot() {
     let client = ensemble.connect(0);
     assert_eq!(ensemble.call(0, client, get("/n7")).err, ErrorCode::Ok.code());
     assert_eq!(ensemble.call(0, client, create("/more")).err, ErrorCode::Ok.code());
+    ensemble.assert_agree();
+}
+
+/// A ZooKeeper's leader sends what it has proposed and nobody has committed before NEWLEADER, too; its COMMIT comes behind
+/// UPTODATE, or never.
+#[test]
+fn what_was_proposed_before_new_leader_waits_for_its_commit() {
+    let mut ensemble = Ensemble::started(3, 0);
+    let leader = ensemble.leader().unwrap();
+    let late = (0..3).find(|&n| n != leader).unwrap();
+    let client = ensemble.connect(leader);
+    ensemble.kill(late);
+    for n in 0..3 {
+        assert_eq!(ensemble.call(leader, client, create(&format!("/n{n}"))).err, ErrorCode::Ok.code());
+    }
+    ensemble.withheld = Some(Withheld::from(leader));
+    ensemble.start(late);
+    ensemble.pass_until("the late one", |e| e.serving().len() == 3);
+    let applied = |e: &Ensemble, n: usize| e.nodes[n].pipeline.database().zxid_applied();
+    assert_eq!(applied(&ensemble, late).0 + 1, applied(&ensemble, leader).0);
+    let (end, commit) = ensemble.withheld.take().unwrap().commit.unwrap();
+    ensemble.wires.push_back((end, Wire::Bytes(commit)));
     ensemble.assert_agree();
 }
 
