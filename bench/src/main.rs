@@ -255,6 +255,9 @@ struct Common {
     /// An option for ZooKeeper's virtual machine; may be given more than once
     #[arg(long = "java", default_values_t = ["-Xmx4g".to_owned()], allow_hyphen_values = true)]
     java_options: Vec<String>,
+    /// What a reader must know of the machine and the time, kept with every line of the results
+    #[arg(long)]
+    remark: Option<String>,
     /// Servers that vote: 1 starts each server alone, 3 or 5 an ensemble
     #[arg(long, default_value_t = 1, value_parser = members)]
     voters: usize,
@@ -534,6 +537,7 @@ fn measure(common: &Common, scenarios: Vec<Box<dyn Scenario>>, page: Option<&Pat
         value_bytes: scenarios.iter().map(|scenario| scenario.value_bytes()).max().unwrap_or(0),
     };
     let mut host = host::fingerprint(&data);
+    host["remark"] = common.remark.clone().into();
     host["client_core"] = client_core.into();
     host["server_cores"] = options.cores.clone().into();
     let results = (common.results.as_os_str() != "none").then(|| common.results.clone());

@@ -182,6 +182,11 @@ fn lines(
     drawn(|root| {
         let mut builder = ChartBuilder::on(root);
         builder.caption(title, ("sans-serif", 18)).margin(10).x_label_area_size(40).y_label_area_size(75);
+        // Where the curves are not: latency rises to the right, a timeline has room above.
+        let legend = match kind {
+            SeriesKind::Latency => SeriesLabelPosition::LowerRight,
+            SeriesKind::Timeline => SeriesLabelPosition::UpperRight,
+        };
         // The two scales are two types; what is drawn on them is the same.
         macro_rules! draw {
             ($chart:expr, $format:expr) => {{
@@ -204,7 +209,7 @@ fn lines(
                 }
                 chart
                     .configure_series_labels()
-                    .position(SeriesLabelPosition::UpperLeft)
+                    .position(legend)
                     .background_style(WHITE.mix(0.8))
                     .draw()?;
             }};
@@ -219,7 +224,7 @@ fn lines(
                 }
             ),
             SeriesKind::Timeline => {
-                draw!(builder.build_cartesian_2d(left..right, 0.0..high * 1.2)?, |second: &f64| format!(
+                draw!(builder.build_cartesian_2d(left..right, 0.0..high * 1.35)?, |second: &f64| format!(
                     "{second:.1}"
                 ))
             }

@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::failure::{Context, Result};
 use crate::report::{Report, Run};
 use crate::scenario::Scenario;
-use crate::server::{Server, ServerOptions, ServerSpec, Shape};
+use crate::server::{Server, ServerOptions, ServerSpec, Shape, names};
 use crate::sys;
 
 /// Files a process needs beyond its connections.
@@ -23,6 +23,7 @@ pub fn run(
     let connections = scenarios.iter().map(|scenario| scenario.connections()).max().unwrap_or(0);
     sys::open_files_at_least(connections as u64 + FILES_BESIDES)
         .context(format_args!("{connections} connections"))?;
+    let names = names(specs);
     let (fresh, shared): (Vec<_>, Vec<_>) = scenarios
         .into_iter()
         .partition(|scenario| scenario.wants_fresh_server() || !scenario.lines().is_empty());
@@ -37,7 +38,7 @@ pub fn run(
     for shape in shapes {
         let mut servers = Vec::new();
         for (number, spec) in specs.iter().enumerate() {
-            servers.push(Server::start(spec, number, shape, options)?);
+            servers.push(Server::start(spec, number, &names[number], shape, options)?);
         }
         for scenario in shared.iter_mut().filter(|scenario| shape_of(scenario.as_ref()) == shape) {
             for repetition in 1..=repetitions {
@@ -54,7 +55,8 @@ pub fn run(
         for repetition in 1..=repetitions {
             for (number, spec) in specs.iter().enumerate().filter(|(_, spec)| **spec != ServerSpec::Echo) {
                 let options = ServerOptions { lines: scenario.lines(), ..options.clone() };
-                let mut server = Server::start(spec, number, shape_of(scenario.as_ref()), &options)?;
+                let mut server =
+                    Server::start(spec, number, &names[number], shape_of(scenario.as_ref()), &options)?;
                 measure(scenario.as_mut(), &mut server, spec, repetition, &options, report)?;
                 server.stop()?;
             }

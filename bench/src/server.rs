@@ -40,6 +40,28 @@ pub enum ServerSpec {
     External { addr: SocketAddr, pid: Option<u32> },
 }
 
+impl ServerSpec {
+    /// Its name in reports, unless there are several.
+    fn kind(&self) -> &'static str {
+        match self {
+            ServerSpec::Ringkeeper(_) => "ringkeeper",
+            ServerSpec::ZooKeeper(_) => "zookeeper",
+            ServerSpec::Echo => "echo",
+            ServerSpec::External { .. } => "external",
+        }
+    }
+}
+
+/// A name for each, with a number from the second of a kind on.
+pub fn names(specs: &[ServerSpec]) -> Vec<String> {
+    let kinds: Vec<&str> = specs.iter().map(ServerSpec::kind).collect();
+    let name = |(place, kind): (usize, &&str)| {
+        let before = kinds[..place].iter().filter(|other| *other == kind).count();
+        if before == 0 { (*kind).to_owned() } else { format!("{kind}-{}", before + 1) }
+    };
+    kinds.iter().enumerate().map(name).collect()
+}
+
 impl FromStr for ServerSpec {
     type Err = String;
 
@@ -126,13 +148,13 @@ pub struct Server {
 
 impl Server {
     /// Starts all members on empty directories and waits until each serves. `number` keeps ports and names apart.
-    pub fn start(spec: &ServerSpec, number: usize, shape: Shape, options: &ServerOptions) -> Result<Server> {
-        let kind = match spec {
-            ServerSpec::Ringkeeper(_) => "ringkeeper",
-            ServerSpec::ZooKeeper(_) => "zookeeper",
-            ServerSpec::Echo => "echo",
-            ServerSpec::External { .. } => "external",
-        };
+    pub fn start(
+        spec: &ServerSpec,
+        number: usize,
+        name: &str,
+        shape: Shape,
+        options: &ServerOptions,
+    ) -> Result<Server> {
         if shape.members() > MEMBERS_MAX || shape.voters == 0 {
             fail!("an ensemble has 1 to {MEMBERS_MAX} members and a voter, not {shape:?}");
         }
@@ -144,7 +166,6 @@ impl Server {
                 crate::failure::Failure(format!("port {first} and those behind it are out of range"))
             })
         };
-        let name = if number == 0 { kind.to_owned() } else { format!("{kind}-{number}") };
         let mut lines = String::new();
         if !shape.is_alone() {
             lines.push_str("initLimit=10\nsyncLimit=5\n");
@@ -161,16 +182,16 @@ impl Server {
                 _ => SocketAddr::from(([127, 0, 0, 1], port(member, 0)?)),
             };
             let (member_name, role) = match (shape.is_alone(), member < shape.voters) {
-                (true, _) => (name.clone(), Role::Alone),
+                (true, _) => (name.to_owned(), Role::Alone),
                 (false, true) => (format!("{name} server {}", member + 1), Role::Voter),
                 (false, false) => (format!("{name} observer {}", member + 1), Role::Observer),
             };
             let id = (member + 1) as u8;
-            let dir = options.data.join(format!("{kind}-{number}-{id}"));
+            let dir = options.data.join(format!("{number}-{}-{id}", spec.kind()));
             members.push(Member::new(member_name, id, role, addr, spec, options, dir, &lines)?);
         }
         let mut server = Server {
-            name,
+            name: name.to_owned(),
             addr: members[0].addr,
             shape,
             spec: spec.clone(),
@@ -295,6 +316,12 @@ mod tests {
         {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn servers_of_one_kind_are_told_apart() {
+        let specs = ["echo", "ringkeeper:a", "ringkeeper:b"].map(|text| text.parse().unwrap());
+        assert_eq!(names(&specs), ["echo", "ringkeeper", "ringkeeper-2"]);
     }
 
     #[test]
