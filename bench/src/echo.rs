@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use monoio::io::{AsyncReadRent, AsyncWriteRentExt};
 use monoio::net::{TcpListener, TcpStream};
-use ringkeeper::jute::{JuteError, Reader, put_buffer, put_i32, put_string};
+use ringkeeper::jute::{JuteError, Reader, put_buffer, put_i32, put_string, put_strings};
 use ringkeeper::proto::client::{
     ConnectRequest, ConnectResponse, EventType, Frame, OpCode, RequestHeader, XID_PING, put_notification,
 };
@@ -18,6 +18,7 @@ use ringkeeper::proto::{ErrorCode, Stat};
 use ringkeeper::types::{SessionId, Zxid};
 
 use crate::failure::{Context, Result};
+use crate::scenario::load::LIST_CHILDREN;
 use crate::sys;
 
 /// Bytes taken from a connection at once.
@@ -170,6 +171,7 @@ impl Echo<'_> {
                 Stat::default().encode(out);
             }
             Some(OpCode::Exists | OpCode::SetAcl) => Stat::default().encode(out),
+            Some(OpCode::GetChildren) => put_strings(out, (0..LIST_CHILDREN).map(|_| "child-000000")),
             Some(OpCode::GetAllChildrenNumber) => put_i32(out, 0),
             Some(OpCode::CloseSession) => self.closing = true,
             _ => {}

@@ -4,10 +4,13 @@
 //! It starts the servers it is given on cores of their own, with the same configuration and durability, and measures them in
 //! turn: A B A B. Every answer is checked.
 
+mod compare;
 mod echo;
 mod failure;
 mod host;
+mod member;
 mod net;
+mod page;
 mod process;
 mod report;
 mod runner;
@@ -15,7 +18,7 @@ mod scenario;
 mod server;
 mod sys;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -24,12 +27,14 @@ use clap::{Args, Parser, Subcommand};
 use crate::failure::{Context, Result};
 use crate::report::Report;
 use crate::scenario::Scenario;
+use crate::scenario::failover::Failover;
 use crate::scenario::idle::Idle;
-use crate::scenario::load::{Load, Operation};
+use crate::scenario::load::{Arrivals, Expect, Group, Keys, Load, Mix, Pacing, Place};
 use crate::scenario::nodes::Nodes;
 use crate::scenario::sessions::Sessions;
+use crate::scenario::snapshots::Snapshots;
 use crate::scenario::storm::Storm;
-use crate::server::{ServerOptions, ServerSpec};
+use crate::server::{MEMBERS_MAX, ServerOptions, ServerSpec, Shape};
 
 #[derive(Parser, Debug)]
 #[command(name = "ringkeeper-bench", version, about = "Measures servers of ZooKeeper's client protocol")]
@@ -53,7 +58,78 @@ enum Work {
         #[arg(long, default_value_t = 10_000)]
         idle_sessions: usize,
     },
-    /// Closed loop: sessions that each keep requests outstanding
+    /// Apache ZooKeeper and ringkeeper side by side, in turn, with a page of plots
+    Compare {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        timing: Timing,
+        /// A .toml file, or the name of one that is built in; several run in turn [default: compare, or quick]
+        #[arg(long = "scenario")]
+        scenarios: Vec<String>,
+        /// Under a minute: short intervals, two repetitions
+        #[arg(long)]
+        quick: bool,
+        /// Where the page is written
+        #[arg(long, default_value = "target/bench.html")]
+        page: PathBuf,
+    },
+    /// Results again: a page of them, or two commits side by side
+    Report {
+        /// Directory with lines of JSON
+        #[arg(long, default_value = "bench/results")]
+        results: PathBuf,
+        /// Two commits, or their beginnings
+        #[arg(long, num_args = 2, value_names = ["A", "B"], required_unless_present = "page")]
+        diff: Vec<String>,
+        /// Writes a page of all runs there
+        #[arg(long)]
+        page: Option<PathBuf>,
+        /// For the page: only of this commit, or its beginning
+        #[arg(long, default_value = "")]
+        commit: String,
+    },
+    /// Every figure that concerns an ensemble: writes, the leader's death, reads with 0 to 4 observers
+    Ensemble {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        timing: Timing,
+        /// Of these parts only
+        #[arg(long, value_enum, value_delimiter = ',')]
+        only: Vec<Part>,
+        #[arg(long, default_value_t = 50, value_parser = positive)]
+        kills: usize,
+        /// Of the part with observers: writes a second on the leader
+        #[arg(long, default_value_t = 1000.0, value_parser = rate)]
+        write_rate: f64,
+    },
+    /// The leader is killed under load: time to the next acknowledged write
+    Failover {
+        #[command(flatten)]
+        common: Common,
+        #[arg(long, default_value_t = 50, value_parser = positive)]
+        kills: usize,
+        #[arg(long, default_value_t = 6, value_parser = positive)]
+        sessions: usize,
+    },
+    /// Latency with and without a snapshot being written
+    Snapshots {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        timing: Timing,
+        /// Nodes of 100 bytes that the server holds
+        #[arg(long, default_value_t = 200_000, value_parser = positive)]
+        nodes: usize,
+        /// Requests a second, half of them setData
+        #[arg(long, default_value_t = 4000.0, value_parser = rate)]
+        rate: f64,
+        /// Writes between snapshots, at most
+        #[arg(long, default_value_t = 6000)]
+        snap_count: u32,
+    },
+    /// Sessions that each keep requests outstanding, or an open loop of planned times
     Load {
         #[command(flatten)]
         common: Common,
@@ -69,6 +145,12 @@ enum Work {
         /// Requests each session keeps unanswered
         #[arg(long, default_value_t = 1, value_parser = positive)]
         outstanding: usize,
+        /// Requests a second at planned times, whatever the answers do; instead of --outstanding
+        #[arg(long, value_parser = rate, conflicts_with = "outstanding")]
+        rate: Option<f64>,
+        /// Distances of the planned times
+        #[arg(long, requires = "rate")]
+        poisson: bool,
         #[arg(long, default_value_t = 100)]
         value_bytes: usize,
         /// Nodes that are read, at least one for each session
@@ -130,6 +212,13 @@ enum Work {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+enum Part {
+    Writes,
+    Failover,
+    Observers,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 enum Kind {
     Get,
     Set,
@@ -141,8 +230,9 @@ enum Kind {
 #[derive(Args, Clone, Debug)]
 struct Common {
     /// ringkeeper:<binary>, zookeeper:<directory of jars>, echo, or external:host:port[:pid]; several are measured in turn,
-    /// and ratios are to the last
-    #[arg(long = "server", required = true)]
+    /// and ratios are to the last [default: the ringkeeper beside this program, echo, and the ZooKeeper that
+    /// bench/get-zookeeper.sh fetches to target/zookeeper]
+    #[arg(long = "server")]
     servers: Vec<ServerSpec>,
     /// Core of the generator [default: the first this process may use]
     #[arg(long)]
@@ -165,6 +255,15 @@ struct Common {
     /// An option for ZooKeeper's virtual machine; may be given more than once
     #[arg(long = "java", default_values_t = ["-Xmx4g".to_owned()], allow_hyphen_values = true)]
     java_options: Vec<String>,
+    /// What a reader must know of the machine and the time, kept with every line of the results
+    #[arg(long)]
+    remark: Option<String>,
+    /// Servers that vote: 1 starts each server alone, 3 or 5 an ensemble
+    #[arg(long, default_value_t = 1, value_parser = members)]
+    voters: usize,
+    /// Servers besides that do not vote
+    #[arg(long, default_value_t = 0)]
+    observers: usize,
     /// Directory for a line of JSON per run; `none` writes none
     #[arg(long, default_value = "bench/results")]
     results: PathBuf,
@@ -195,19 +294,74 @@ fn main() -> ExitCode {
 }
 
 fn run(work: Work) -> Result<()> {
+    let mut page = None;
     let (common, scenarios) = match work {
+        Work::Report { results, diff, page, commit } => {
+            return report_again(&results, &diff, page.as_deref(), &commit);
+        }
+        Work::Compare { mut common, mut timing, mut scenarios, quick, page: to } => {
+            if quick {
+                timing = Timing { duration: 1.0, warm_up: 0.3, first_warm_up: 1.5 };
+                common.repetitions = 2;
+            }
+            if scenarios.is_empty() {
+                scenarios.push(if quick { "quick" } else { "compare" }.to_owned());
+            }
+            let durations = compare::Durations {
+                warm_up: seconds(timing.warm_up)?,
+                first_warm_up: seconds(timing.first_warm_up)?,
+                duration: seconds(timing.duration)?,
+            };
+            let mut boxes: Vec<Box<dyn Scenario>> = Vec::new();
+            for name in &scenarios {
+                boxes.extend(
+                    compare::read(name, durations)?
+                        .into_iter()
+                        .map(|load| Box::new(load) as Box<dyn Scenario>),
+                );
+            }
+            page = Some(to);
+            (common, boxes)
+        }
         Work::Echo { port, value_bytes } => return echo::serve(port, value_bytes),
         Work::Numbers { common, timing, nodes, idle_sessions } => {
             (common, numbers(&timing, nodes, idle_sessions)?)
         }
-        Work::Load { common, timing, operation, read_percent, sessions, outstanding, value_bytes, nodes } => {
-            let operation = match operation {
-                Kind::Get => Operation::Get,
-                Kind::Set => Operation::Set,
-                Kind::Create => Operation::Create,
-                Kind::Mixed => Operation::Mixed { read_percent },
+        Work::Ensemble { common, timing, only, kills, write_rate } => {
+            (common, ensemble(&timing, &only, kills, write_rate)?)
+        }
+        Work::Failover { common, kills, sessions } => {
+            let voters = common.voters.max(3);
+            (common, boxed(Failover { kills, sessions, voters }))
+        }
+        Work::Snapshots { common, timing, nodes, rate, snap_count } => {
+            let pacing = Pacing::Open { rate, arrivals: Arrivals::Constant };
+            let load = load(Mix { get: 1, set: 1, ..Mix::default() }, 64, pacing, &timing)?;
+            let nodes = Nodes { nodes, value_bytes: 100, fan_out: 1000 };
+            (common, boxed(Snapshots { load, nodes, snap_count }))
+        }
+        Work::Load {
+            common,
+            timing,
+            operation,
+            read_percent,
+            sessions,
+            outstanding,
+            rate,
+            poisson,
+            value_bytes,
+            nodes,
+        } => {
+            let reads = u32::from(read_percent);
+            let mix = match operation {
+                Kind::Get => GET,
+                Kind::Set => SET,
+                Kind::Create => Mix { create: 1, ..Mix::default() },
+                Kind::Mixed => Mix { get: reads, set: 100 - reads, ..Mix::default() },
             };
-            let load = Load { nodes, value_bytes, ..load(operation, sessions, outstanding, &timing)? };
+            let arrivals = if poisson { Arrivals::Poisson } else { Arrivals::Constant };
+            let pacing = rate.map_or(Pacing::Closed { outstanding }, |rate| Pacing::Open { rate, arrivals });
+            let load = Load { nodes, value_bytes, ..load(mix, sessions, pacing, &timing)? };
             (common, boxed(load))
         }
         Work::Storm { common, watchers, rounds } => (common, boxed(Storm { watchers, rounds })),
@@ -220,20 +374,72 @@ fn run(work: Work) -> Result<()> {
         }
     };
     sys::catch_signals().context("cannot catch signals")?;
-    measure(&common, scenarios)
+    measure(&common, scenarios, page.as_deref())
+}
+
+fn report_again(results: &Path, diff: &[String], page: Option<&Path>, commit: &str) -> Result<()> {
+    let runs = report::read(results)?;
+    if let [before, after] = diff {
+        print!("{}", report::diff(&runs, before, after)?);
+    }
+    if let Some(page) = page {
+        let runs: Vec<_> = runs
+            .into_iter()
+            .filter(|run| run.host["commit"].as_str().unwrap_or("").starts_with(commit))
+            .collect();
+        if runs.is_empty() {
+            fail!("no run of commit {commit} is in {}", results.display());
+        }
+        write_page(page, &runs)?;
+    }
+    Ok(())
+}
+
+fn write_page(to: &Path, runs: &[report::Run]) -> Result<()> {
+    if let Some(dir) = to.parent() {
+        std::fs::create_dir_all(dir).context(format_args!("cannot make {}", dir.display()))?;
+    }
+    std::fs::write(to, page::page(runs)?).context(format_args!("cannot write {}", to.display()))?;
+    println!("\nThe page is {}", to.display());
+    Ok(())
+}
+
+/// Where none is named: ours beside this program, the machine's limit, and Apache ZooKeeper, which is fetched first if need be.
+fn default_servers() -> Result<Vec<ServerSpec>> {
+    let own = std::env::current_exe().context("cannot find this program itself")?;
+    let beside = own.with_file_name("ringkeeper");
+    if !beside.exists() {
+        fail!(
+            "{} is not there: build it with `cargo build --release`, or name servers with --server",
+            beside.display()
+        );
+    }
+    let jars = PathBuf::from("target/zookeeper");
+    let fetch = Path::new("bench/get-zookeeper.sh");
+    if !jars.exists() {
+        if !fetch.exists() {
+            fail!(
+                "neither target/zookeeper nor {} is here: start this in the repository, or name servers with --server",
+                fetch.display()
+            );
+        }
+        eprintln!("fetching Apache ZooKeeper to {}", jars.display());
+        let status =
+            std::process::Command::new(fetch).arg(&jars).status().context("cannot fetch ZooKeeper")?;
+        if !status.success() {
+            fail!("{} failed with {status}", fetch.display());
+        }
+    }
+    Ok(vec![ServerSpec::Ringkeeper(beside), ServerSpec::Echo, ServerSpec::ZooKeeper(jars)])
 }
 
 /// The rows of the table of numbers to reach that concern one server.
 fn numbers(timing: &Timing, nodes: usize, idle_sessions: usize) -> Result<Vec<Box<dyn Scenario>>> {
     let mut scenarios: Vec<Box<dyn Scenario>> = Vec::new();
-    for (operation, sessions, outstanding) in [
-        (Operation::Get, 64, 1),
-        (Operation::Get, 64, 32),
-        (Operation::Set, 64, 1),
-        (Operation::Set, 64, 32),
-        (Operation::Set, 1, 1),
-    ] {
-        scenarios.push(Box::new(load(operation, sessions, outstanding, timing)?));
+    for (mix, sessions, outstanding) in
+        [(GET, 64, 1), (GET, 64, 32), (SET, 64, 1), (SET, 64, 32), (SET, 1, 1)]
+    {
+        scenarios.push(Box::new(load(mix, sessions, Pacing::Closed { outstanding }, timing)?));
     }
     scenarios.push(Box::new(Storm { watchers: 5000, rounds: 21 }));
     scenarios.push(Box::new(Sessions { sessions: 5000, connecting: 64 }));
@@ -247,11 +453,52 @@ fn numbers(timing: &Timing, nodes: usize, idle_sessions: usize) -> Result<Vec<Bo
     Ok(scenarios)
 }
 
-fn load(operation: Operation, sessions: usize, outstanding: usize, timing: &Timing) -> Result<Load> {
+/// The rows that concern three servers, and the observers beside them.
+fn ensemble(timing: &Timing, only: &[Part], kills: usize, write_rate: f64) -> Result<Vec<Box<dyn Scenario>>> {
+    let wanted = |part: Part| only.is_empty() || only.contains(&part);
+    let mut scenarios: Vec<Box<dyn Scenario>> = Vec::new();
+    let voters = 3;
+    if wanted(Part::Writes) {
+        for outstanding in [32, 1] {
+            let pacing = Pacing::Closed { outstanding };
+            let title = Some(format!("{voters} servers, setData, 100 B, {}", pacing.title(63)));
+            let shape = Some(Shape { voters, observers: 0 });
+            scenarios.push(Box::new(Load { title, shape, ..load(SET, 63, pacing, timing)? }));
+        }
+    }
+    if wanted(Part::Observers) {
+        let writing = Pacing::Open { rate: write_rate, arrivals: Arrivals::Constant };
+        let writers = Group { mix: SET, sessions: 8, pacing: writing, place: Place::Leader };
+        let reading = Pacing::Closed { outstanding: 8 };
+        let readers = Group { mix: GET, sessions: 32, pacing: reading, place: Place::Observers };
+        for observers in [0, 1, 2, 4] {
+            let shape = Some(Shape { voters, observers });
+            for (groups, what) in
+                [(vec![writers], "nobody reads"), (vec![writers, readers], "32 sessions read from observers")]
+            {
+                let title = Some(format!(
+                    "{voters} servers and {observers} observers, setData {write_rate:.0}/s on the leader, {what}"
+                ));
+                scenarios.push(Box::new(Load { title, shape, groups, ..load(SET, 8, writing, timing)? }));
+            }
+        }
+    }
+    if wanted(Part::Failover) {
+        scenarios.push(Box::new(Failover { kills, sessions: 6, voters }));
+    }
+    Ok(scenarios)
+}
+
+const GET: Mix = Mix { get: 1, set: 0, create: 0, delete: 0, list: 0 };
+const SET: Mix = Mix { get: 0, set: 1, create: 0, delete: 0, list: 0 };
+
+fn load(mix: Mix, sessions: usize, pacing: Pacing, timing: &Timing) -> Result<Load> {
     Ok(Load {
-        operation,
-        sessions,
-        outstanding,
+        title: None,
+        groups: vec![Group { mix, sessions, pacing, place: Place::All }],
+        keys: Keys::Uniform,
+        shape: None,
+        expect: Expect::ACKNOWLEDGED,
         value_bytes: 100,
         nodes: 1024,
         warm_up: seconds(timing.warm_up)?,
@@ -260,7 +507,8 @@ fn load(operation: Operation, sessions: usize, outstanding: usize, timing: &Timi
     })
 }
 
-fn measure(common: &Common, scenarios: Vec<Box<dyn Scenario>>) -> Result<()> {
+fn measure(common: &Common, scenarios: Vec<Box<dyn Scenario>>, page: Option<&Path>) -> Result<()> {
+    let servers = if common.servers.is_empty() { default_servers()? } else { common.servers.clone() };
     let allowed = sys::cores_allowed().context("cannot tell which cores may be used")?;
     let client_core = common.client_core.unwrap_or(allowed[0]);
     let mut server_cores = common.server_core.clone();
@@ -272,6 +520,7 @@ fn measure(common: &Common, scenarios: Vec<Box<dyn Scenario>>) -> Result<()> {
             "ringkeeper-bench: generator and servers share core {client_core}: figures are not to be trusted"
         );
     }
+    sys::wake_in_time().context("cannot set the timer slack")?;
     sys::pin(&[client_core]).context(format_args!("cannot pin the generator to core {client_core}"))?;
 
     let data = common.data.clone().unwrap_or_else(std::env::temp_dir);
@@ -283,21 +532,27 @@ fn measure(common: &Common, scenarios: Vec<Box<dyn Scenario>>) -> Result<()> {
         data: data.clone(),
         settings: common.settings.clone(),
         java_options: common.java_options.clone(),
+        shape: Shape { voters: common.voters, observers: common.observers },
+        lines: Vec::new(),
         value_bytes: scenarios.iter().map(|scenario| scenario.value_bytes()).max().unwrap_or(0),
     };
     let mut host = host::fingerprint(&data);
+    host["remark"] = common.remark.clone().into();
     host["client_core"] = client_core.into();
     host["server_cores"] = options.cores.clone().into();
     let results = (common.results.as_os_str() != "none").then(|| common.results.clone());
     let mut report = Report::new(host, results)?;
 
-    let outcome = runner::run(&common.servers, scenarios, common.repetitions, &options, &mut report);
+    let outcome = runner::run(&servers, scenarios, common.repetitions, &options, &mut report);
     // The servers removed theirs; what is left is empty.
     let _ = std::fs::remove_dir(&data);
     if outcome.is_err() && !report.is_empty() {
         println!("\nPartial results: the run did not end");
     }
     print!("{}", report.table());
+    if let Some(page) = page.filter(|_| !report.is_empty()) {
+        write_page(page, report.runs())?;
+    }
     outcome
 }
 
@@ -307,6 +562,20 @@ fn boxed(scenario: impl Scenario + 'static) -> Vec<Box<dyn Scenario>> {
 
 fn seconds(count: f64) -> Result<Duration> {
     Duration::try_from_secs_f64(count).context(format_args!("{count} seconds"))
+}
+
+fn rate(text: &str) -> std::result::Result<f64, String> {
+    match text.parse() {
+        Ok(rate) if (1.0..=10_000_000.0).contains(&rate) => Ok(rate),
+        _ => Err("a number from 1 to 10000000 is expected".to_owned()),
+    }
+}
+
+fn members(text: &str) -> std::result::Result<usize, String> {
+    match text.parse() {
+        Ok(number) if (1..=MEMBERS_MAX).contains(&number) => Ok(number),
+        _ => Err(format!("a whole number from 1 to {MEMBERS_MAX} is expected")),
+    }
 }
 
 fn positive(text: &str) -> std::result::Result<usize, String> {

@@ -82,6 +82,7 @@ pub struct Net {
 #[derive(Debug)]
 struct Connection {
     stream: Option<TcpStream>,
+    addr: SocketAddr,
     state: State,
     timeout_ms: i32,
     /// The beginning of a frame.
@@ -116,6 +117,11 @@ impl Net {
         self.start.elapsed().as_nanos() as u64
     }
 
+    /// Sessions begun so far, whatever became of them.
+    pub fn count(&self) -> usize {
+        self.connections.len()
+    }
+
     /// Sessions whose handshake is done and whose connection stands.
     pub fn open(&self) -> usize {
         self.open
@@ -123,20 +129,24 @@ impl Net {
 
     /// Begins a connection and its session. Returns its index.
     pub fn connect(&mut self, timeout_ms: i32) -> Result<usize> {
+        self.connect_to(self.addr, timeout_ms)
+    }
+
+    /// Likewise, to another address: that of a member of an ensemble.
+    pub fn connect_to(&mut self, addr: SocketAddr, timeout_ms: i32) -> Result<usize> {
         let index = self.connections.len();
-        let doing = || format!("cannot connect session {index} to {}", self.addr);
-        let socket =
-            Socket::new(Domain::for_address(self.addr), Type::STREAM.nonblocking(), Some(Protocol::TCP))
-                .context(doing())?;
+        let doing = || format!("cannot connect session {index} to {addr}");
+        let socket = Socket::new(Domain::for_address(addr), Type::STREAM.nonblocking(), Some(Protocol::TCP))
+            .context(doing())?;
         socket.set_nodelay(true).context(doing())?;
-        if self.addr.ip().is_loopback() && self.addr.is_ipv4() {
+        if addr.ip().is_loopback() && addr.is_ipv4() {
             let host = 1 + index / CONNECTIONS_PER_ADDRESS;
             let source = IpAddr::V4(Ipv4Addr::new(127, 0, (host >> 8) as u8, host as u8));
             if host > 1 {
                 socket.bind(&SocketAddr::new(source, 0).into()).context(doing())?;
             }
         }
-        match socket.connect(&self.addr.into()) {
+        match socket.connect(&addr.into()) {
             Ok(()) => {}
             Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
             Err(error) => fail!("{}: {error}", doing()),
@@ -145,6 +155,7 @@ impl Net {
         self.epoll.add(stream.as_fd(), index as u64, true)?;
         self.connections.push(Connection {
             stream: Some(stream),
+            addr,
             state: State::Connecting,
             timeout_ms,
             partial: Vec::new(),
@@ -214,7 +225,7 @@ impl Net {
         let Some(stream) = &connection.stream else { return Ok(()) };
         if connection.state == State::Connecting {
             if let Some(error) = stream.take_error()? {
-                fail!("cannot connect session {index} to {}: {error}", self.addr);
+                fail!("cannot connect session {index} to {}: {error}", connection.addr);
             }
             connection.state = State::Handshake;
             self.epoll.modify(stream.as_fd(), index as u64, false)?;

@@ -108,6 +108,21 @@ impl Sample {
 }
 
 impl Usage {
+    /// Of several processes over the same interval.
+    pub fn sum(usages: &[Usage]) -> Usage {
+        let mut sum = Usage::default();
+        for usage in usages {
+            sum.elapsed_seconds = sum.elapsed_seconds.max(usage.elapsed_seconds);
+            sum.cpu_ns += usage.cpu_ns;
+            sum.user_ns += usage.user_ns;
+            sum.resident_bytes += usage.resident_bytes;
+            sum.voluntary_switches += usage.voluntary_switches;
+            sum.involuntary_switches += usage.involuntary_switches;
+            sum.written_bytes += usage.written_bytes;
+        }
+        sum
+    }
+
     /// Processor time as a share of one core.
     pub fn busy(&self) -> f64 {
         if self.elapsed_seconds == 0.0 { 0.0 } else { self.cpu_ns as f64 / 1e9 / self.elapsed_seconds }

@@ -1,10 +1,12 @@
 //! What a run found: a line of JSON each, and a table at the end.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::failure::{Context, Result};
@@ -13,7 +15,7 @@ use crate::failure::{Context, Result};
 #[derive(Clone, PartialEq, Debug)]
 pub struct Metric {
     pub name: String,
-    pub unit: &'static str,
+    pub unit: Cow<'static, str>,
     pub value: f64,
 }
 
@@ -23,11 +25,38 @@ pub struct Outcome {
     pub metrics: Vec<Metric>,
     /// What a reader must know to trust the figures.
     pub notes: Vec<String>,
+    /// Throughput and latency are the generator's own: nothing may be said about the server by them.
+    pub refused: bool,
+    /// What is drawn.
+    pub series: Vec<Series>,
+}
+
+/// A curve: what it shows, and its points.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Series {
+    pub name: String,
+    pub kind: SeriesKind,
+    pub points: Vec<(f64, f64)>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SeriesKind {
+    /// Seconds, and answers per second.
+    Timeline,
+    /// Share of answers (0 to 1), and their latency in us.
+    Latency,
 }
 
 impl Outcome {
     pub fn add(&mut self, name: impl Into<String>, unit: &'static str, value: f64) {
-        self.metrics.push(Metric { name: name.into(), unit, value });
+        self.metrics.push(Metric { name: name.into(), unit: unit.into(), value });
+    }
+
+    /// Notes why, and lets nobody conclude from throughput and latency.
+    pub fn refuse(&mut self, why: impl Into<String>) {
+        self.refused = true;
+        self.note(why);
     }
 
     pub fn note(&mut self, note: impl Into<String>) {
@@ -46,6 +75,130 @@ pub struct Run {
     /// From one.
     pub repetition: usize,
     pub outcome: Outcome,
+    /// Where and when.
+    pub host: Value,
+}
+
+impl Run {
+    fn line(&self) -> Value {
+        let mut metrics = Map::new();
+        for metric in &self.outcome.metrics {
+            // Whatever cannot be a number in JSON was not measured.
+            metrics.insert(metric.name.clone(), json!({ "unit": metric.unit, "value": metric.value }));
+        }
+        json!({
+            "scenario": self.scenario,
+            "parameters": self.parameters,
+            "server": self.server,
+            "server_details": self.server_details,
+            "repetition": self.repetition,
+            "metrics": metrics,
+            "notes": self.outcome.notes,
+            "verdict_refused": self.outcome.refused,
+            "series": self.outcome.series,
+            "host": self.host,
+        })
+    }
+
+    /// The run a line tells; lines of earlier versions have fewer fields.
+    fn of_line(mut line: Value) -> Option<Run> {
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let mut outcome =
+            Outcome { refused: line["verdict_refused"].as_bool().unwrap_or(false), ..Outcome::default() };
+        for (name, metric) in line["metrics"].as_object()? {
+            if let Some(value) = metric["value"].as_f64() {
+                let unit = text(&metric["unit"]).unwrap_or_default().into();
+                outcome.metrics.push(Metric { name: name.clone(), unit, value });
+            }
+        }
+        outcome.notes = line["notes"].as_array()?.iter().filter_map(text).collect();
+        outcome.series = serde_json::from_value(line["series"].take()).unwrap_or_default();
+        Some(Run {
+            scenario: text(&line["scenario"])?,
+            server: text(&line["server"])?,
+            repetition: line["repetition"].as_u64()? as usize,
+            parameters: line["parameters"].take(),
+            server_details: line["server_details"].take(),
+            host: line["host"].take(),
+            outcome,
+        })
+    }
+
+    /// Of the generator, which is built with the server.
+    fn commit(&self) -> &str {
+        self.host["commit"].as_str().unwrap_or_default()
+    }
+}
+
+/// All runs in the files of a directory whose names end in `.jsonl`, by name.
+pub fn read(results: &Path) -> Result<Vec<Run>> {
+    let doing = || format!("cannot read {}", results.display());
+    let mut files: Vec<PathBuf> = Vec::new();
+    for entry in fs::read_dir(results).context(doing())? {
+        files.push(entry.context(doing())?.path());
+    }
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
+    files.sort();
+    let mut runs = Vec::new();
+    for path in files {
+        let text = fs::read_to_string(&path).context(format_args!("cannot read {}", path.display()))?;
+        for (number, line) in text.lines().enumerate() {
+            let run = serde_json::from_str(line).ok().and_then(Run::of_line);
+            let Some(run) = run else {
+                crate::fail!("{}:{}: the line is no run of this program", path.display(), number + 1)
+            };
+            runs.push(run);
+        }
+    }
+    Ok(runs)
+}
+
+/// Two commits side by side: of every figure both have, the medians and their ratio.
+pub fn diff(runs: &[Run], before: &str, after: &str) -> Result<String> {
+    let of =
+        |commit: &str| -> Vec<&Run> { runs.iter().filter(|run| run.commit().starts_with(commit)).collect() };
+    let (old, new) = (of(before), of(after));
+    for (commit, runs) in [(before, &old), (after, &new)] {
+        if runs.is_empty() {
+            crate::fail!("no run of commit {commit} is among the results");
+        }
+    }
+    let mut text = String::new();
+    for scenario in unique(old.iter().map(|run| run.scenario.as_str())) {
+        let of = |runs: &[&Run]| -> Vec<Run> {
+            runs.iter().filter(|run| run.scenario == scenario).map(|run| (*run).clone()).collect()
+        };
+        let (old, new) = (of(&old), of(&new));
+        let (old, new): (Vec<&Run>, Vec<&Run>) = (old.iter().collect(), new.iter().collect());
+        let mut cells = vec![["", before, after, "after : before"].map(str::to_owned).to_vec()];
+        for server in unique(old.iter().map(|run| run.server.as_str())) {
+            for name in unique(
+                old.iter().flat_map(|run| run.outcome.metrics.iter().map(|metric| metric.name.as_str())),
+            ) {
+                let middle = |runs: &[&Run]| {
+                    let mut values: Vec<f64> =
+                        values(runs, server, name).into_iter().map(|(_, value)| value).collect();
+                    median(&mut values)
+                };
+                if let (Some(old), Some(new)) = (middle(&old), middle(&new)) {
+                    let ratio = if old == 0.0 { "-".to_owned() } else { figure(new / old) };
+                    cells.push(vec![format!("{server}: {name}"), figure(old), figure(new), ratio]);
+                }
+            }
+        }
+        if cells.len() > 1 {
+            let _ = writeln!(text, "\n{scenario}");
+            text.push_str(&rows(&cells));
+        }
+    }
+    Ok(text)
+}
+
+/// Whether a figure is the server's own even when the generator was the bottleneck.
+fn is_cost(name: &str) -> bool {
+    ["time per", "of it ", "switches per", "written per", "resident", " per write", "busy", "taken by"]
+        .iter()
+        .any(|part| name.contains(part))
 }
 
 /// Keeps the runs and writes each to `results` as soon as it is there.
@@ -69,30 +222,17 @@ impl Report {
         self.runs.is_empty()
     }
 
-    pub fn add(&mut self, run: Run) -> Result<()> {
+    pub fn runs(&self) -> &[Run] {
+        &self.runs
+    }
+
+    pub fn add(&mut self, mut run: Run) -> Result<()> {
+        run.host = self.host.clone();
         if let Some(results) = &self.results {
-            append(&results.join("runs.jsonl"), &self.line(&run))?;
+            append(&results.join("runs.jsonl"), &run.line())?;
         }
         self.runs.push(run);
         Ok(())
-    }
-
-    fn line(&self, run: &Run) -> Value {
-        let mut metrics = Map::new();
-        for metric in &run.outcome.metrics {
-            // Whatever cannot be a number in JSON was not measured.
-            metrics.insert(metric.name.clone(), json!({ "unit": metric.unit, "value": metric.value }));
-        }
-        json!({
-            "scenario": run.scenario,
-            "parameters": run.parameters,
-            "server": run.server,
-            "server_details": run.server_details,
-            "repetition": run.repetition,
-            "metrics": metrics,
-            "notes": run.outcome.notes,
-            "host": self.host,
-        })
     }
 
     /// A block per scenario: each metric as "median (least)" of the repetitions, a column a server, then the ratio of each
@@ -113,7 +253,7 @@ impl Report {
 }
 
 /// The header and a row for each metric, as cells.
-fn metric_rows(runs: &[&Run], servers: &[&str]) -> Vec<Vec<String>> {
+pub fn metric_rows(runs: &[&Run], servers: &[&str]) -> Vec<Vec<String>> {
     let base = servers.last().copied().unwrap_or_default();
     let mut header = vec![String::new()];
     header.extend(servers.iter().map(|server| (*server).to_owned()));
@@ -127,7 +267,7 @@ fn metric_rows(runs: &[&Run], servers: &[&str]) -> Vec<Vec<String>> {
             .iter()
             .flat_map(|run| &run.outcome.metrics)
             .find(|metric| metric.name == name)
-            .map_or("", |metric| metric.unit);
+            .map_or("", |metric| metric.unit.as_ref());
         let mut row = vec![if unit.is_empty() { name.to_owned() } else { format!("{name}, {unit}") }];
         for server in servers {
             let mut values: Vec<f64> =
@@ -147,8 +287,11 @@ fn metric_rows(runs: &[&Run], servers: &[&str]) -> Vec<Vec<String>> {
                     (*base != 0.0).then(|| value / base)
                 })
                 .collect();
+            let refused =
+                runs.iter().any(|run| run.outcome.refused && (run.server == *server || run.server == base));
             row.push(match median(&mut ratios) {
                 None => "-".to_owned(),
+                Some(_) if refused && !is_cost(name) => "no verdict".to_owned(),
                 Some(middle) if ratios.len() == 1 => figure(middle),
                 Some(middle) => {
                     format!(
@@ -166,7 +309,7 @@ fn metric_rows(runs: &[&Run], servers: &[&str]) -> Vec<Vec<String>> {
 }
 
 /// The repetitions of one server that have the metric.
-fn values(runs: &[&Run], server: &str, name: &str) -> Vec<(usize, f64)> {
+pub fn values(runs: &[&Run], server: &str, name: &str) -> Vec<(usize, f64)> {
     runs.iter()
         .filter(|run| run.server == server)
         .filter_map(|run| {
@@ -207,7 +350,7 @@ fn median(values: &mut [f64]) -> Option<f64> {
 }
 
 /// Three digits or so, none of them idle.
-fn figure(value: f64) -> String {
+pub fn figure(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 => {
             let digits = format!("{value:.0}");
@@ -227,7 +370,7 @@ fn figure(value: f64) -> String {
     }
 }
 
-fn unique<'a>(items: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+pub fn unique<'a>(items: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     let mut seen = Vec::new();
     for item in items {
         if !seen.contains(&item) {
@@ -257,6 +400,7 @@ mod tests {
             server_details: Value::Null,
             repetition,
             outcome,
+            host: Value::Null,
         }
     }
 

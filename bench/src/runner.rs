@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::failure::{Context, Result};
 use crate::report::{Report, Run};
 use crate::scenario::Scenario;
-use crate::server::{Server, ServerOptions, ServerSpec};
+use crate::server::{Server, ServerOptions, ServerSpec, Shape, names};
 use crate::sys;
 
 /// Files a process needs beyond its connections.
@@ -23,14 +23,24 @@ pub fn run(
     let connections = scenarios.iter().map(|scenario| scenario.connections()).max().unwrap_or(0);
     sys::open_files_at_least(connections as u64 + FILES_BESIDES)
         .context(format_args!("{connections} connections"))?;
-    let (fresh, shared): (Vec<_>, Vec<_>) =
-        scenarios.into_iter().partition(|scenario| scenario.wants_fresh_server());
-    if !shared.is_empty() {
+    let names = names(specs);
+    let (fresh, shared): (Vec<_>, Vec<_>) = scenarios
+        .into_iter()
+        .partition(|scenario| scenario.wants_fresh_server() || !scenario.lines().is_empty());
+    let shape_of = |scenario: &dyn Scenario| scenario.shape().unwrap_or(options.shape);
+    let mut shapes: Vec<Shape> = Vec::new();
+    for scenario in &shared {
+        if !shapes.contains(&shape_of(scenario.as_ref())) {
+            shapes.push(shape_of(scenario.as_ref()));
+        }
+    }
+    let mut shared = shared;
+    for shape in shapes {
         let mut servers = Vec::new();
         for (number, spec) in specs.iter().enumerate() {
-            servers.push(Server::start(spec, number, options)?);
+            servers.push(Server::start(spec, number, &names[number], shape, options)?);
         }
-        for mut scenario in shared {
+        for scenario in shared.iter_mut().filter(|scenario| shape_of(scenario.as_ref()) == shape) {
             for repetition in 1..=repetitions {
                 for (server, spec) in servers.iter_mut().zip(specs) {
                     measure(scenario.as_mut(), server, spec, repetition, options, report)?;
@@ -44,8 +54,10 @@ pub fn run(
     for mut scenario in fresh {
         for repetition in 1..=repetitions {
             for (number, spec) in specs.iter().enumerate().filter(|(_, spec)| **spec != ServerSpec::Echo) {
-                let mut server = Server::start(spec, number, options)?;
-                measure(scenario.as_mut(), &mut server, spec, repetition, options, report)?;
+                let options = ServerOptions { lines: scenario.lines(), ..options.clone() };
+                let mut server =
+                    Server::start(spec, number, &names[number], shape_of(scenario.as_ref()), &options)?;
+                measure(scenario.as_mut(), &mut server, spec, repetition, &options, report)?;
                 server.stop()?;
             }
         }
@@ -66,6 +78,9 @@ fn measure(
     let outcome = scenario.run(server, repetition == 1).context(doing)?;
     let server_details = json!({
         "spec": format!("{spec:?}"),
+        "voters": server.shape.voters,
+        "observers": server.shape.observers,
+        "lines": options.lines,
         "settings": if matches!(spec, ServerSpec::Ringkeeper(_)) { options.settings.clone() } else { Vec::new() },
         "java": if matches!(spec, ServerSpec::ZooKeeper(_)) { options.java_options.clone() } else { Vec::new() },
     });
@@ -76,5 +91,6 @@ fn measure(
         server_details,
         repetition,
         outcome,
+        host: serde_json::Value::Null,
     })
 }

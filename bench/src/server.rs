@@ -1,35 +1,31 @@
-//! Servers under test: what to start, how, and that it ends.
+//! Servers under test: one, or an ensemble of voters and observers that is measured as one.
 //!
-//! Each gets a directory of its own with the same `zoo.cfg`: one listener on 127.0.0.1, no limit of connections, timeouts up
-//! to ten minutes so that sessions outlive pauses, and every write flushed before its answer, which is the default of both.
+//! Every member gets a directory of its own with the same `zoo.cfg`: one listener on 127.0.0.1, no limit of connections,
+//! timeouts up to ten minutes so that sessions outlive pauses, and every write flushed before its answer, which is the
+//! default of both. Members of an ensemble have the same `server.N` lines; all members run on the same cores.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::str::FromStr;
-use std::thread;
 use std::time::{Duration, Instant};
 
-use ringkeeper::client::{Client, ConnectOptions};
+use ringkeeper::client::Client;
 
 use crate::fail;
 use crate::failure::{Context, Result};
+use crate::member::{Member, Role};
 use crate::process::Sample;
-use crate::sys;
-
-/// How long a server may take from its start to its first session.
-const START_PATIENCE: Duration = Duration::from_secs(180);
-/// How long a server may take to end when asked, before it is killed.
-const STOP_PATIENCE: Duration = Duration::from_secs(20);
-/// How long a port may stay taken after its process ended.
-const PORT_PATIENCE: Duration = Duration::from_secs(2);
-/// Pause between two looks at a server that starts or stops.
-const LOOK: Duration = Duration::from_millis(1);
 
 /// Session timeout the generator asks for, ms: long enough that nothing but the idle scenario needs pings.
 pub const SESSION_TIMEOUT_MS: i32 = 600_000;
+/// Members an ensemble may have here: ports are kept apart by it.
+pub const MEMBERS_MAX: usize = 9;
+/// Ports of one member: clients, quorum, election.
+const PORTS_PER_MEMBER: usize = 3;
+/// How long members may take to agree on a leader.
+const LEADER_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What `--server` names.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -42,6 +38,28 @@ pub enum ServerSpec {
     Echo,
     /// One that runs already; its processor time is measured where the pid is given.
     External { addr: SocketAddr, pid: Option<u32> },
+}
+
+impl ServerSpec {
+    /// Its name in reports, unless there are several.
+    fn kind(&self) -> &'static str {
+        match self {
+            ServerSpec::Ringkeeper(_) => "ringkeeper",
+            ServerSpec::ZooKeeper(_) => "zookeeper",
+            ServerSpec::Echo => "echo",
+            ServerSpec::External { .. } => "external",
+        }
+    }
+}
+
+/// A name for each, with a number from the second of a kind on.
+pub fn names(specs: &[ServerSpec]) -> Vec<String> {
+    let kinds: Vec<&str> = specs.iter().map(ServerSpec::kind).collect();
+    let name = |(place, kind): (usize, &&str)| {
+        let before = kinds[..place].iter().filter(|other| *other == kind).count();
+        if before == 0 { (*kind).to_owned() } else { format!("{kind}-{}", before + 1) }
+    };
+    kinds.iter().enumerate().map(name).collect()
 }
 
 impl FromStr for ServerSpec {
@@ -76,6 +94,26 @@ impl FromStr for ServerSpec {
     }
 }
 
+/// How many servers make up the one that is measured.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Shape {
+    pub voters: usize,
+    pub observers: usize,
+}
+
+impl Shape {
+    /// No ensemble at all: a `zoo.cfg` without `server.N` lines.
+    pub const ALONE: Shape = Shape { voters: 1, observers: 0 };
+
+    pub fn is_alone(self) -> bool {
+        self == Shape::ALONE
+    }
+
+    pub fn members(self) -> usize {
+        self.voters + self.observers
+    }
+}
+
 /// What is the same for all servers of a run.
 #[derive(Clone, Debug)]
 pub struct ServerOptions {
@@ -89,55 +127,77 @@ pub struct ServerOptions {
     pub java_options: Vec<String>,
     /// Bytes of data in the echo server's getData answers.
     pub value_bytes: usize,
+    /// Of what is started, unless a scenario wants another.
+    pub shape: Shape,
+    /// Lines for every `zoo.cfg`, which a scenario wants.
+    pub lines: Vec<String>,
 }
 
-/// A server that serves. Dropped, it is killed and its directory removed.
+/// What serves: one process or an ensemble. Dropped, its processes are killed and their directories removed.
 #[derive(Debug)]
 pub struct Server {
     pub name: String,
+    /// Of the first member.
     pub addr: SocketAddr,
-    pub pid: Option<u32>,
+    pub shape: Shape,
     spec: ServerSpec,
     options: ServerOptions,
-    child: Option<Child>,
-    dir: PathBuf,
+    /// Voters first, then observers, by id.
+    members: Vec<Member>,
 }
 
 impl Server {
-    /// Starts the server on an empty directory and waits until it serves. `number` keeps ports and names apart.
-    pub fn start(spec: &ServerSpec, number: usize, options: &ServerOptions) -> Result<Server> {
-        let kind = match spec {
-            ServerSpec::Ringkeeper(_) => "ringkeeper",
-            ServerSpec::ZooKeeper(_) => "zookeeper",
-            ServerSpec::Echo => "echo",
-            ServerSpec::External { .. } => "external",
+    /// Starts all members on empty directories and waits until each serves. `number` keeps ports and names apart.
+    pub fn start(
+        spec: &ServerSpec,
+        number: usize,
+        name: &str,
+        shape: Shape,
+        options: &ServerOptions,
+    ) -> Result<Server> {
+        if shape.members() > MEMBERS_MAX || shape.voters == 0 {
+            fail!("an ensemble has 1 to {MEMBERS_MAX} members and a voter, not {shape:?}");
+        }
+        let starts_members = matches!(spec, ServerSpec::Ringkeeper(_) | ServerSpec::ZooKeeper(_));
+        let shape = if starts_members { shape } else { Shape::ALONE };
+        let first = usize::from(options.port) + number * MEMBERS_MAX * PORTS_PER_MEMBER;
+        let port = |member: usize, which: usize| {
+            u16::try_from(first + member * PORTS_PER_MEMBER + which).map_err(|_| {
+                crate::failure::Failure(format!("port {first} and those behind it are out of range"))
+            })
         };
-        let number_port = u16::try_from(number).ok().and_then(|number| options.port.checked_add(number));
-        let Some(port) = number_port else { fail!("port {} plus {number} is out of range", options.port) };
-        let addr = match spec {
-            ServerSpec::External { addr, .. } => *addr,
-            _ => SocketAddr::from(([127, 0, 0, 1], port)),
-        };
+        let mut lines = String::new();
+        if !shape.is_alone() {
+            lines.push_str("initLimit=10\nsyncLimit=5\n");
+            for member in 0..shape.members() {
+                let role = if member < shape.voters { "participant" } else { "observer" };
+                let (quorum, election) = (port(member, 1)?, port(member, 2)?);
+                lines.push_str(&format!("server.{}=127.0.0.1:{quorum}:{election}:{role}\n", member + 1));
+            }
+        }
+        let mut members = Vec::new();
+        for member in 0..shape.members() {
+            let addr = match spec {
+                ServerSpec::External { addr, .. } => *addr,
+                _ => SocketAddr::from(([127, 0, 0, 1], port(member, 0)?)),
+            };
+            let (member_name, role) = match (shape.is_alone(), member < shape.voters) {
+                (true, _) => (name.to_owned(), Role::Alone),
+                (false, true) => (format!("{name} server {}", member + 1), Role::Voter),
+                (false, false) => (format!("{name} observer {}", member + 1), Role::Observer),
+            };
+            let id = (member + 1) as u8;
+            let dir = options.data.join(format!("{number}-{}-{id}", spec.kind()));
+            members.push(Member::new(member_name, id, role, addr, spec, options, dir, &lines)?);
+        }
         let mut server = Server {
-            name: if number == 0 { kind.to_owned() } else { format!("{kind}-{number}") },
-            addr,
-            pid: None,
+            name: name.to_owned(),
+            addr: members[0].addr,
+            shape,
             spec: spec.clone(),
             options: options.clone(),
-            child: None,
-            dir: options.data.join(format!("{kind}-{number}")),
+            members,
         };
-        if let ServerSpec::External { pid, .. } = spec {
-            server.pid = *pid;
-            server.wait_serving()?;
-            return Ok(server);
-        }
-        if server.dir.exists() {
-            fail!("the directory {} exists already", server.dir.display());
-        }
-        fs::create_dir_all(server.dir.join("data"))
-            .context(format_args!("cannot make {}", server.dir.display()))?;
-        server.write_config(port)?;
         server.launch()?;
         Ok(server)
     }
@@ -147,7 +207,7 @@ impl Server {
         self.spec == ServerSpec::Echo
     }
 
-    /// Where the process runs.
+    /// Where the processes run.
     pub fn cores(&self) -> &[usize] {
         &self.options.cores
     }
@@ -156,153 +216,68 @@ impl Server {
         !matches!(self.spec, ServerSpec::External { .. })
     }
 
-    /// A look at the process, where its pid is known.
-    pub fn sample(&self) -> Result<Option<Sample>> {
-        self.pid.map(|pid| Sample::of(pid).context(format_args!("cannot look at {}", self.name))).transpose()
+    pub fn members(&self) -> &[Member] {
+        &self.members
     }
 
-    /// Starts the process on the directory as it is. Returns the time until it served.
+    pub fn member(&mut self, index: usize) -> &mut Member {
+        &mut self.members[index]
+    }
+
+    /// A look at each process; `None` where a pid is not known.
+    pub fn sample(&self) -> Result<Option<Vec<Sample>>> {
+        self.members.iter().map(Member::sample).collect()
+    }
+
+    /// Resident bytes of all processes together; `None` where a pid is not known.
+    pub fn resident_bytes(&self) -> Result<Option<u64>> {
+        Ok(self.sample()?.map(|samples| samples.iter().map(|sample| sample.resident_bytes).sum()))
+    }
+
+    /// Starts the processes on the directories as they are. Returns the time until all served.
     pub fn launch(&mut self) -> Result<Duration> {
-        assert!(self.child.is_none(), "{} is running", self.name);
-        // A ring outlives its process by some milliseconds, and with it the listener.
-        let asked = Instant::now();
-        while std::net::TcpStream::connect(self.addr).is_ok() {
-            if asked.elapsed() > PORT_PATIENCE {
-                fail!("something listens on {} already", self.addr);
-            }
-            thread::sleep(LOOK);
-        }
-        let mut command = self.command()?;
-        let program = command.get_program().to_string_lossy().into_owned();
-        let log = self.dir.join("server.log");
-        let output = File::options().create(true).append(true).open(&log)?;
-        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output).current_dir(&self.dir);
         let started = Instant::now();
-        let child = sys::spawn_pinned(&mut command, &self.options.cores)
-            .context(format_args!("cannot start {} ({program})", self.name))?;
-        self.pid = Some(child.id());
-        self.child = Some(child);
-        self.wait_serving()?;
+        for member in &mut self.members {
+            member.launch()?;
+        }
+        for member in &mut self.members {
+            member.wait_serving()?;
+        }
         Ok(started.elapsed())
     }
 
-    /// Asks the process to end, and waits for it.
+    /// Asks the processes to end, the last first, and waits for them.
     pub fn stop(&mut self) -> Result<()> {
-        let Some(mut child) = self.child.take() else { return Ok(()) };
-        let asked = Instant::now();
-        let ended = sys::terminate(child.id()).is_ok()
-            && loop {
-                match child.try_wait() {
-                    Ok(Some(_)) => break true,
-                    Ok(None) if asked.elapsed() < STOP_PATIENCE => thread::sleep(LOOK),
-                    _ => break false,
-                }
-            };
-        if !ended {
-            let _ = child.kill();
-            let _ = child.wait();
-            fail!("{} did not end within {} s of SIGTERM and was killed", self.name, STOP_PATIENCE.as_secs());
+        self.members.iter_mut().rev().try_for_each(Member::stop)
+    }
+
+    /// The member that leads.
+    pub fn leader(&self) -> Result<usize> {
+        let deadline = Instant::now() + LEADER_PATIENCE;
+        loop {
+            let modes: Vec<String> = self.members.iter().map(Member::mode).collect();
+            if let [leader] =
+                (0..modes.len()).filter(|index| modes[*index] == "leader").collect::<Vec<_>>()[..]
+            {
+                return Ok(leader);
+            }
+            if Instant::now() >= deadline {
+                fail!("{} has no leader: its members say {}", self.name, modes.join(", "));
+            }
+            std::thread::sleep(crate::member::LOOK);
+        }
+    }
+
+    /// Brings every member to what was acknowledged before this call.
+    pub fn sync(&self) -> Result<()> {
+        for member in self.members.iter().filter(|_| !self.shape.is_alone()) {
+            let doing = || format!("cannot sync {}", member.name);
+            let mut client = Client::open(member.addr).context(doing())?;
+            client.sync("/").context(doing())?;
+            client.close().context(doing())?;
         }
         Ok(())
     }
-
-    fn wait_serving(&mut self) -> Result<()> {
-        let deadline = Instant::now() + START_PATIENCE;
-        let options = ConnectOptions { patience: Duration::from_secs(5), ..ConnectOptions::default() };
-        loop {
-            if sys::interrupted() {
-                fail!("interrupted");
-            }
-            match Client::connect(self.addr, &options) {
-                Ok(client) => {
-                    client.close().context(format_args!("{} served its first session badly", self.name))?;
-                    return Ok(());
-                }
-                Err(error) if Instant::now() >= deadline => {
-                    fail!("{} does not serve on {}: {error}{}", self.name, self.addr, self.log_tail())
-                }
-                Err(_) => {}
-            }
-            if let Some(child) = &mut self.child
-                && let Some(status) = child.try_wait()?
-            {
-                self.child = None;
-                fail!("{} ended at its start with {status}{}", self.name, self.log_tail());
-            }
-            thread::sleep(LOOK);
-        }
-    }
-
-    fn command(&self) -> Result<Command> {
-        let config = self.dir.join("zoo.cfg");
-        Ok(match &self.spec {
-            ServerSpec::Ringkeeper(binary) => {
-                let binary = absolute(binary)?;
-                let mut command = Command::new(binary);
-                command.arg("serve").arg(config);
-                command
-            }
-            ServerSpec::ZooKeeper(jars) => {
-                let jars = absolute(jars)?;
-                let mut command = Command::new("java");
-                command.args(&self.options.java_options);
-                command.arg("-Dzookeeper.admin.enableServer=false");
-                command.arg("-cp").arg(jars.join("*"));
-                command.arg("org.apache.zookeeper.server.quorum.QuorumPeerMain").arg(config);
-                command
-            }
-            ServerSpec::Echo => {
-                let mut command =
-                    Command::new(std::env::current_exe().context("cannot find this program itself")?);
-                command.arg("echo").arg("--port").arg(self.addr.port().to_string());
-                command.arg("--value-bytes").arg(self.options.value_bytes.to_string());
-                command
-            }
-            ServerSpec::External { .. } => unreachable!("an external server is not started"),
-        })
-    }
-
-    fn write_config(&self, port: u16) -> Result<()> {
-        let mut config = format!(
-            "dataDir={}\nclientPort={port}\nclientPortAddress=127.0.0.1\ntickTime=2000\nmaxClientCnxns=0\n\
-             maxSessionTimeout={SESSION_TIMEOUT_MS}\n4lw.commands.whitelist=*\n",
-            self.dir.join("data").display()
-        );
-        if let ServerSpec::Ringkeeper(_) = self.spec {
-            for setting in &self.options.settings {
-                config.push_str(setting);
-                config.push('\n');
-            }
-        }
-        fs::write(self.dir.join("zoo.cfg"), config)
-            .context(format_args!("cannot write {}", self.dir.join("zoo.cfg").display()))
-    }
-
-    /// The last line of the server's output, for a message of one line.
-    fn log_tail(&self) -> String {
-        let log = fs::read_to_string(self.dir.join("server.log")).unwrap_or_default();
-        log.lines()
-            .rfind(|line| !line.trim().is_empty())
-            .map(|line| format!("; its last line: {line}"))
-            .unwrap_or_default()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-        if self.can_restart() {
-            // Another run's leftovers would fail it with a clear message; nothing to do about it here.
-            let _ = fs::remove_dir_all(&self.dir);
-        }
-    }
-}
-
-fn absolute(path: &Path) -> Result<PathBuf> {
-    path.canonicalize().context(path.display())
 }
 
 /// The file system that holds `path`: its type and device, as the mount table tells.
@@ -341,6 +316,12 @@ mod tests {
         {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn servers_of_one_kind_are_told_apart() {
+        let specs = ["echo", "ringkeeper:a", "ringkeeper:b"].map(|text| text.parse().unwrap());
+        assert_eq!(names(&specs), ["echo", "ringkeeper", "ringkeeper-2"]);
     }
 
     #[test]

@@ -96,6 +96,62 @@ fn scenarios_run_to_their_end() {
     std::fs::remove_dir_all(&dir).unwrap();
 }
 
+/// A comparison by a scenario of one's own leaves a page, and its lines can be held side by side.
+#[test]
+fn a_comparison_leaves_a_page() {
+    let dir = scratch("page");
+    let port = free_port().to_string();
+    let scenario = dir.join("own.toml");
+    std::fs::write(
+        &scenario,
+        "about = \"a test\"\nexpect = { versions = \"acknowledged\", children = 0 }\n\
+         [[step]]\nsessions = 4\nrate = 500\narrivals = \"poisson\"\nmix = { get = 2, set = 1, list = 1 }\n",
+    )
+    .unwrap();
+    let page = dir.join("page.html");
+    let (scenario, page) = (scenario.to_str().unwrap(), page.to_str().unwrap());
+    let timing = ["--duration", "0.5", "--warm-up", "0", "--first-warm-up", "0"];
+    let compare = ["compare", "--scenario", scenario, "--page", page, "--server", "echo", "--port", &port];
+    let output = run(&[&compare[..], &timing[..]].concat(), &dir);
+    assert!(output.status.success());
+    let html = std::fs::read_to_string(page).unwrap();
+    assert!(html.contains("<svg") && html.contains("getChildren"));
+    let lines = std::fs::read_to_string(dir.join("runs.jsonl")).unwrap();
+    assert!(lines.contains("\"sent late by the generator, p99\""));
+
+    let report = |arguments: &[&str]| {
+        Command::new(BENCH).args(["report", "--results"]).arg(&dir).args(arguments).output().unwrap()
+    };
+    // What the lines were made from, in a clone or outside of one.
+    let commit =
+        if lines.contains("\"commit\":null") { "" } else { lines.split("\"commit\":\"").nth(1).unwrap() };
+    let commit = &commit[..commit.len().min(7)];
+    let output = report(&["--diff", commit, commit]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success() && text.contains("echo: operations per second") && text.contains("1.00"),
+        "{text}"
+    );
+    assert_eq!(report(&["--diff", "nowhere", commit]).status.code(), Some(1));
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
+/// A scenario with a key nobody knows is refused before anything starts, with file and line.
+#[test]
+fn a_wrong_scenario_is_told() {
+    let dir = scratch("scenario");
+    let scenario = dir.join("wrong.toml");
+    std::fs::write(&scenario, "about = \"x\"\ncolour = 3\n").unwrap();
+    let output = run(&["compare", "--server", "echo", "--scenario", scenario.to_str().unwrap()], &dir);
+    assert_eq!(output.status.code(), Some(1));
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        message.lines().count() == 1 && message.contains("wrong.toml:2: unknown field `colour`"),
+        "{message}"
+    );
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
 /// A server whose answers make no sense fails the run. The echo server is one, once it is not known to be one.
 #[test]
 fn wrong_answers_fail_the_run() {

@@ -55,13 +55,13 @@ impl Scenario for Idle {
                 self.timeout
             );
         }
-        let resident = |server: &Server| -> Result<Option<u64>> {
-            Ok(server.sample()?.map(|sample| sample.resident_bytes))
-        };
+        let resident = |server: &Server| -> Result<Option<u64>> { server.resident_bytes() };
         let before = resident(server)?;
         let mut net = Net::new(server.addr)?;
         let mut idle = Idling { pongs: 0, closing: false };
-        open_sessions(&mut net, &mut idle, self.sessions, self.timeout.as_millis() as i32)?;
+        open_sessions(&mut net, &mut idle, self.sessions, |net| {
+            net.connect(self.timeout.as_millis() as i32)
+        })?;
         let after = resident(server)?;
 
         let meter = Meter::start(server)?;

@@ -1,9 +1,11 @@
 //! What can be measured. Each scenario checks the answers it gets and the state it leaves: a wrong one fails the run.
 
+pub mod failover;
 pub mod idle;
 pub mod load;
 pub mod nodes;
 pub mod sessions;
+pub mod snapshots;
 pub mod storm;
 
 use std::time::Duration;
@@ -18,7 +20,7 @@ use crate::failure::Result;
 use crate::net::{Driver, Net};
 use crate::process::{CoreTime, Sample, TICKS_PER_SECOND, Usage};
 use crate::report::Outcome;
-use crate::server::Server;
+use crate::server::{Server, Shape};
 use crate::sys;
 
 /// How long anything but a measured interval may take.
@@ -41,6 +43,14 @@ pub trait Scenario {
     fn parameters(&self) -> Value;
     /// Wants a server that has held nothing before, in each repetition.
     fn wants_fresh_server(&self) -> bool;
+    /// The ensemble it needs; `None` takes what the run was told.
+    fn shape(&self) -> Option<Shape> {
+        None
+    }
+    /// Lines of every server's `zoo.cfg` it needs; such a server is its own.
+    fn lines(&self) -> Vec<String> {
+        Vec::new()
+    }
     /// Connections open at the same time.
     fn connections(&self) -> usize;
     /// Bytes of data in the answers that an echo server gives.
@@ -54,17 +64,19 @@ pub trait Scenario {
 /// What server and generator used over an interval, and who else worked on their cores.
 #[derive(Debug)]
 pub struct Meter {
-    server: Option<Sample>,
+    server: Option<Vec<Sample>>,
     generator: Sample,
     cores: Vec<usize>,
     core_time: CoreTime,
 }
 
 /// What [`Meter::stop`] tells.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Metered {
-    /// `None` where the server's pid is unknown.
+    /// Of all its processes together; `None` where a pid is unknown.
     pub server: Option<Usage>,
+    /// Of each process; empty where a pid is unknown.
+    pub members: Vec<Usage>,
     pub generator: Usage,
     /// Work of other processes on the cores of server and generator, in cores; `None` without the server's pid.
     pub others: Option<f64>,
@@ -82,16 +94,19 @@ impl Meter {
 
     pub fn stop(&self, server: &Server) -> Result<Metered> {
         let generator = Sample::of(std::process::id())?.since(&self.generator);
-        let usage = match (&self.server, server.sample()?) {
-            (Some(before), Some(after)) => Some(after.since(before)),
-            _ => None,
+        let members: Vec<Usage> = match (&self.server, server.sample()?) {
+            (Some(before), Some(after)) => {
+                after.iter().zip(before).map(|(after, before)| after.since(before)).collect()
+            }
+            _ => Vec::new(),
         };
+        let usage = (!members.is_empty()).then(|| Usage::sum(&members));
         let (busy, stolen) = CoreTime::of(&self.cores)?.since(&self.core_time);
         let seconds = generator.elapsed_seconds.max(1e-9);
         // The kernel tells a core's time in ticks, which at both ends may belong to either side.
         let doubt = self.cores.len() as f64 * 2.0 / TICKS_PER_SECOND as f64 / seconds;
         let others = usage.map(|server| (busy / seconds - generator.busy() - server.busy() - doubt).max(0.0));
-        Ok(Metered { server: usage, generator, others, stolen: stolen / seconds })
+        Ok(Metered { server: usage, members, generator, others, stolen: stolen / seconds })
     }
 }
 
@@ -102,7 +117,7 @@ impl Metered {
         if let Some(server) = self.server {
             outcome.add("server busy", "cores", server.busy());
             if self.generator.busy() > GENERATOR_BUSY && server.busy() < SERVER_BUSY {
-                outcome.note(
+                outcome.refuse(
                     "the generator was the bottleneck: throughput and latency are its own, not the server's",
                 );
             }
@@ -118,7 +133,7 @@ impl Metered {
 }
 
 /// Makes a node where there is none.
-fn ensure(client: &mut Client, path: &str) -> Result<()> {
+pub fn ensure(client: &mut Client, path: &str) -> Result<()> {
     match client.create(path, b"", CreateMode::Persistent) {
         Err(error) if !error.is(ErrorCode::NodeExists) => fail!("cannot create {path}: {error}"),
         _ => Ok(()),
@@ -127,7 +142,7 @@ fn ensure(client: &mut Client, path: &str) -> Result<()> {
 
 /// Sends `count` requests pipelined, each made by `request` from its number into the closure it is given, and hands each
 /// answer to `check`.
-fn pipelined(
+pub fn pipelined(
     client: &mut Client,
     count: usize,
     mut queue: impl FnMut(&mut Client, usize),
@@ -150,12 +165,18 @@ fn pipelined(
     Ok(())
 }
 
-/// Opens `count` sessions, some at a time.
-pub fn open_sessions(net: &mut Net, driver: &mut impl Driver, count: usize, timeout_ms: i32) -> Result<()> {
+/// Opens `count` sessions more, some at a time, each begun by `connect`.
+pub fn open_sessions(
+    net: &mut Net,
+    driver: &mut impl Driver,
+    count: usize,
+    mut connect: impl FnMut(&mut Net) -> Result<usize>,
+) -> Result<()> {
+    let before = net.open();
     let mut started = 0;
-    while net.open() < count {
-        while started < count && started - net.open() < CONNECTING_MAX {
-            net.connect(timeout_ms)?;
+    while net.open() < before + count {
+        while started < count && before + started - net.open() < CONNECTING_MAX {
+            connect(net)?;
             started += 1;
         }
         net.turn(PATIENCE, driver)?;
@@ -164,6 +185,6 @@ pub fn open_sessions(net: &mut Net, driver: &mut impl Driver, count: usize, time
 }
 
 /// Appends what ends a session.
-fn close_session(xid: i32, out: &mut Vec<u8>) {
+pub fn close_session(xid: i32, out: &mut Vec<u8>) {
     Request::CloseSession.encode_frame(xid, out);
 }

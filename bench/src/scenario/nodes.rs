@@ -53,15 +53,12 @@ impl Scenario for Nodes {
             fail!("an external server cannot be restarted here");
         }
         let mut client = Client::open(server.addr).context("cannot set up")?;
-        ensure(&mut client, "/bench")?;
         let resident = |server: &Server| -> Result<u64> {
-            Ok(server.sample()?.expect("its pid is known: it was started here").resident_bytes)
+            Ok(server.resident_bytes()?.expect("its pid is known: it was started here"))
         };
         let empty_bytes = resident(server)?;
         let started = Instant::now();
-        let parents = self.nodes.div_ceil(self.fan_out);
-        create(&mut client, parents, |number| (parent(number), Vec::new()))?;
-        create(&mut client, self.nodes, |number| (self.path(number), self.value(number)))?;
+        self.fill(&mut client)?;
         let loading = started.elapsed();
         let loaded_bytes = resident(server)?;
         client.close()?;
@@ -91,7 +88,7 @@ impl Scenario for Nodes {
             },
         )?;
         let mut found = 0;
-        for number in 0..parents {
+        for number in 0..self.parents() {
             found += client.exists(&parent(number), false)?.map_or(0, |stat| stat.child_count as usize);
         }
         if found != self.nodes {
@@ -112,6 +109,17 @@ impl Scenario for Nodes {
 }
 
 impl Nodes {
+    /// Creates them all.
+    pub fn fill(&self, client: &mut Client) -> Result<()> {
+        ensure(client, "/bench")?;
+        create(client, self.parents(), |number| (parent(number), Vec::new()))?;
+        create(client, self.nodes, |number| (self.path(number), self.value(number)))
+    }
+
+    fn parents(&self) -> usize {
+        self.nodes.div_ceil(self.fan_out)
+    }
+
     /// The name has 25 bytes.
     fn path(&self, number: usize) -> String {
         format!("{}/node-{number:020}", parent(number / self.fan_out))

@@ -53,7 +53,7 @@ impl Scenario for Storm {
         }
         let mut net = Net::new(server.addr)?;
         let mut watch = Watchers::new(self.watchers);
-        open_sessions(&mut net, &mut watch, self.watchers + 1, SESSION_TIMEOUT_MS)?;
+        open_sessions(&mut net, &mut watch, self.watchers + 1, |net| net.connect(SESSION_TIMEOUT_MS))?;
 
         let mut last_ns = Vec::new();
         let mut first_ns = Vec::new();
