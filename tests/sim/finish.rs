@@ -127,11 +127,11 @@ impl World {
             let database = node.pipeline.database();
             derived(database)?;
             let at = database.zxid_applied();
-            if at != model.zxid {
-                return Err(Violation::new(
-                    "G10",
-                    format!("server {server} rests at {at}, the log ends at {}", model.zxid),
-                ));
+            let is_behind = at < model.zxid || node.pipeline.serving() != ringkeeper::node::Serving::Yes;
+            if is_behind {
+                let text = format!("server {server} rests at {at}, the log ends at {}", model.zxid);
+                self.describe_restless();
+                return Err(Violation::new("L3", text));
             }
             same(&model, database)
                 .map_err(|text| Violation::new("G10", format!("server {server}: {text}")))?;
