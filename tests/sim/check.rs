@@ -255,8 +255,10 @@ impl<'h> Checker<'h> {
                 };
                 let is_moved = self.asked(&entry, index)?;
                 if !is_moved && last_xid.insert(session, cxid).is_some_and(|last| last > cxid) {
-                    let text =
-                        format!("session {session} asked for xid {cxid} before one in the log already");
+                    let text = format!(
+                        "session {session} asked for xid {cxid} before one in the log already: {:?}",
+                        self.history.asked[index]
+                    );
                     return fail("C4", text);
                 }
             }

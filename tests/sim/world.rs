@@ -795,6 +795,12 @@ impl World {
         ));
         let machine = &mut self.servers[server];
         machine.shadow.split_off(&Zxid(opened.zxid_snapshot.0 + 1));
+        if machine.segment_first != opened.segment_first {
+            // A leader's snapshot had replaced the history when the process died, and nobody had been told.
+            machine.segment_first = opened.segment_first;
+            machine.shadow.clear();
+            machine.shadow_base = opened.zxid_snapshot;
+        }
         if machine.shadow_base > zxid {
             // The snapshot that was installed did not come to count.
             return Err(Violation::new(
