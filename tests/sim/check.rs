@@ -253,13 +253,14 @@ impl<'h> Checker<'h> {
                 let Some(&index) = self.writes.get(&(session, cxid)) else {
                     return fail("C1", format!("session {session} never asked for xid {cxid}"));
                 };
-                if last_xid.insert(session, cxid).is_some_and(|last| last > cxid) {
-                    return fail(
-                        "C4",
-                        format!("session {session} asked for xid {cxid} before one in the log already"),
+                let is_moved = self.asked(&entry, index)?;
+                if !is_moved && last_xid.insert(session, cxid).is_some_and(|last| last > cxid) {
+                    let text = format!(
+                        "session {session} asked for xid {cxid} before one in the log already: {:?}",
+                        self.history.asked[index]
                     );
+                    return fail("C4", text);
                 }
-                self.asked(&entry, index)?;
             }
             if let Some(digest) = entry.digest
                 && digest.tree_digest != self.model.digest()
@@ -343,8 +344,8 @@ impl<'h> Checker<'h> {
         Ok(())
     }
 
-    /// A client's write at its place in the log.
-    fn asked(&mut self, entry: &TxnEntry<'_>, index: usize) -> Result<(), Violation> {
+    /// A client's write at its place in the log. Whether it was refused because its session had moved.
+    fn asked(&mut self, entry: &TxnEntry<'_>, index: usize) -> Result<bool, Violation> {
         let asked = &self.history.asked[index];
         let connection = self.connection(asked);
         let zxid = self.model.zxid;
@@ -358,12 +359,14 @@ impl<'h> Checker<'h> {
         };
         if is_moved {
             self.summary.moved += 1;
-            return match &asked.answer {
-                Some(answer) if answer.err == 0 && !matches!(answer.response, Response::Multi(_)) => {
-                    fail("C2", format!("its session had moved, and it was answered: {asked:?}"))
-                }
-                _ => Ok(()),
-            };
+            let is_told_otherwise = asked
+                .answer
+                .as_ref()
+                .is_some_and(|answer| answer.err == 0 && !matches!(answer.response, Response::Multi(_)));
+            if is_told_otherwise {
+                return fail("C2", format!("its session had moved, and it was answered: {asked:?}"));
+            }
+            return Ok(true);
         }
         let expected = if matches!(asked.op, Op::Close) && self.model.sessions.contains(&connection.session) {
             self.close(entry)?;
@@ -393,7 +396,8 @@ impl<'h> Checker<'h> {
                 self.compare(asked, answer, &expected, "C2")?;
             }
         }
-        self.sequence(asked, &expected)
+        self.sequence(asked, &expected)?;
+        Ok(false)
     }
 
     /// C8: numbers under a parent ascend.

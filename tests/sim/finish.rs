@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ringkeeper::node::Serving;
 use ringkeeper::proto::NodeKind;
 use ringkeeper::request::Database;
 use ringkeeper::tree::NodeId;
@@ -77,7 +78,21 @@ impl World {
             }
             self.run_until(self.now + 100 * MS)?;
         }
+        // L3: whoever follows what is no leader any more gives up after initLimit, and looks again.
+        let until = self.now + (bound_ms + 25 * self.shape.tick_ms) * MS;
+        while self.now < until && !self.all_take_part() {
+            self.run_until(self.now + 100 * MS)?;
+        }
         Ok(())
+    }
+
+    fn all_take_part(&self) -> bool {
+        self.servers.iter().all(|server| {
+            server
+                .node
+                .as_ref()
+                .is_some_and(|node| node.pipeline.serving() == Serving::Yes || node.pipeline.leads())
+        })
     }
 
     /// What a client waits for.
@@ -127,11 +142,12 @@ impl World {
             let database = node.pipeline.database();
             derived(database)?;
             let at = database.zxid_applied();
-            if at != model.zxid {
-                return Err(Violation::new(
-                    "G10",
-                    format!("server {server} rests at {at}, the log ends at {}", model.zxid),
-                ));
+            let is_out = node.pipeline.serving() != Serving::Yes && !node.pipeline.leads();
+            let is_behind = at < model.zxid || is_out;
+            if is_behind {
+                let text = format!("server {server} rests at {at}, the log ends at {}", model.zxid);
+                self.describe_restless();
+                return Err(Violation::new("L3", text));
             }
             same(&model, database)
                 .map_err(|text| Violation::new("G10", format!("server {server}: {text}")))?;

@@ -116,14 +116,14 @@ impl World {
             return;
         }
         if let Some(until) = self.blocked(from, to).or(self.blocked(to, from)) {
-            return self.at(until, Event::PeerDial(id));
+            return self.later(until, Event::PeerDial(id));
         }
         if self.servers[to].node.is_none() {
             self.peer_streams.get_mut(&id).expect("looked at").gone[1] = true;
             return self.peer_end(id, 0);
         }
         if let Some(until) = self.stands_still(to) {
-            return self.at(until, Event::PeerDial(id));
+            return self.later(until, Event::PeerDial(id));
         }
         self.peer_accepted += 1;
         let conn = PeerConn(PeerConn::ACCEPTED | self.peer_accepted);
@@ -147,7 +147,7 @@ impl World {
         }
         let conn = stream.conns[0].expect("a dialler has a number for it");
         if let Some(until) = self.blocked(to, from).or(self.stands_still(from)) {
-            return self.at(until, Event::PeerConnected(id));
+            return self.later(until, Event::PeerConnected(id));
         }
         self.peer_streams.get_mut(&id).expect("looked at").pipes[0].begin(self.now);
         self.tell_peer(from, conn, PeerEvent::Connected);
@@ -161,7 +161,7 @@ impl World {
             return;
         }
         if let Some(until) = self.blocked(stream.servers[1 - end], server).or(self.stands_still(server)) {
-            return self.at(until, Event::PeerSent { stream: id, end, count });
+            return self.later(until, Event::PeerSent { stream: id, end, count });
         }
         self.tell_peer(server, conn.expect("it has sent"), PeerEvent::Sent(count));
     }
@@ -174,10 +174,10 @@ impl World {
         }
         let (from, to) = (stream.servers[1 - end], stream.servers[end]);
         if let Some(until) = self.blocked(from, to) {
-            return self.at(until, Event::Peer { stream: id, end });
+            return self.later(until, Event::Peer { stream: id, end });
         }
         if let Some(until) = self.stands_still(to) {
-            return self.at(until, Event::Peer { stream: id, end });
+            return self.later(until, Event::Peer { stream: id, end });
         }
         let Some(conn) = stream.conns[end] else { return };
         if end == 0 && !stream.pipes[0].has_begun() && stream.conns[1].is_some() {

@@ -19,6 +19,8 @@ pub struct Limits {
     pub without: Vec<String>,
     pub clients_max: Option<usize>,
     pub duration_ms_max: Option<u64>,
+    /// No ensembles: one server alone.
+    pub alone: bool,
 }
 
 impl Limits {
@@ -26,6 +28,9 @@ impl Limits {
         let mut shape = Shape::draw(seed);
         for name in &self.without {
             *shape.faults.by_name(name).unwrap_or_else(|| panic!("{name} is none of {FAULTS:?}")) = 0;
+        }
+        if self.alone {
+            (shape.voters, shape.observers) = (1, 0);
         }
         if let Some(max) = self.clients_max {
             shape.clients = shape.clients.min(max);
@@ -41,6 +46,9 @@ impl Limits {
         let mut arguments = Vec::new();
         for name in &self.without {
             arguments.extend(["--without".to_owned(), name.clone()]);
+        }
+        if self.alone {
+            arguments.push("--alone".to_owned());
         }
         if let Some(max) = self.clients_max {
             arguments.extend(["--clients".to_owned(), max.to_string()]);

@@ -49,6 +49,9 @@ struct Arguments {
     /// At most this much virtual time with load and faults.
     #[arg(long)]
     duration_ms: Option<u64>,
+    /// No ensembles: one server alone.
+    #[arg(long)]
+    alone: bool,
     /// Threads; as many as there are processors unless given.
     #[arg(long)]
     jobs: Option<usize>,
@@ -81,6 +84,7 @@ fn main() -> ExitCode {
         without: arguments.without.clone(),
         clients_max: arguments.clients,
         duration_ms_max: arguments.duration_ms,
+        alone: arguments.alone,
     };
     if arguments.minimise {
         return minimise(arguments.seed.expect("clap requires it"), limits);

@@ -18,7 +18,7 @@ use ringkeeper::request::auth::sasl::NonceSecret;
 use ringkeeper::request::prepare::PrepareOptions;
 use ringkeeper::session::IdSource;
 use ringkeeper::txnlog::format::{self, BLOCK_BYTES, BatchHeader};
-use ringkeeper::txnlog::{LogWrite, Writer, WriterOptions};
+use ringkeeper::txnlog::{LogWrite, SegmentId, Writer, WriterOptions};
 use ringkeeper::types::{Epoch, Instant, Now, ServerId, Zxid};
 use ringkeeper::words::{ServerFacts, WordOptions};
 use ringkeeper::zab::election::ElectionOptions;
@@ -139,6 +139,8 @@ pub struct Server {
     pub ever: BTreeMap<Zxid, Vec<Rc<[u8]>>>,
     /// A leader's snapshot has replaced its history, up to this zxid.
     pub installed: Option<Zxid>,
+    /// Of its disk, as it was last started from.
+    pub segment_first: SegmentId,
     /// It served clients after the last step.
     pub was_serving: bool,
     /// After so many outputs of its next turn it dies: with the power, or alone.
@@ -167,6 +169,7 @@ impl Server {
             shadow_base: Zxid::ZERO,
             ever: BTreeMap::new(),
             installed: None,
+            segment_first: SegmentId(0),
             was_serving: false,
             dies_after: None,
             zxid_durable: Zxid::ZERO,
