@@ -207,11 +207,7 @@ fn lines(
                             PathElement::new(vec![(x, y), (x + 18, y)], colour.stroke_width(3))
                         });
                 }
-                chart
-                    .configure_series_labels()
-                    .position(legend)
-                    .background_style(WHITE.mix(0.8))
-                    .draw()?;
+                chart.configure_series_labels().position(legend).background_style(WHITE.mix(0.8)).draw()?;
             }};
         }
         match kind {
