@@ -100,9 +100,10 @@ enum Work {
         only: Vec<Part>,
         #[arg(long, default_value_t = 50, value_parser = positive)]
         kills: usize,
-        /// Of the part with observers: writes a second on the leader
-        #[arg(long, default_value_t = 1000.0, value_parser = rate)]
-        write_rate: f64,
+        /// Of the part with observers: writes a second on the leader at planned times [default: a closed loop of 16 sessions
+        /// x 16 outstanding, whose batches are the same however many observers there are]
+        #[arg(long, value_parser = rate)]
+        write_rate: Option<f64>,
     },
     /// The leader is killed under load: time to the next acknowledged write
     Failover {
@@ -454,7 +455,12 @@ fn numbers(timing: &Timing, nodes: usize, idle_sessions: usize) -> Result<Vec<Bo
 }
 
 /// The rows that concern three servers, and the observers beside them.
-fn ensemble(timing: &Timing, only: &[Part], kills: usize, write_rate: f64) -> Result<Vec<Box<dyn Scenario>>> {
+fn ensemble(
+    timing: &Timing,
+    only: &[Part],
+    kills: usize,
+    write_rate: Option<f64>,
+) -> Result<Vec<Box<dyn Scenario>>> {
     let wanted = |part: Part| only.is_empty() || only.contains(&part);
     let mut scenarios: Vec<Box<dyn Scenario>> = Vec::new();
     let voters = 3;
@@ -467,8 +473,11 @@ fn ensemble(timing: &Timing, only: &[Part], kills: usize, write_rate: f64) -> Re
         }
     }
     if wanted(Part::Observers) {
-        let writing = Pacing::Open { rate: write_rate, arrivals: Arrivals::Constant };
-        let writers = Group { mix: SET, sessions: 8, pacing: writing, place: Place::Leader };
+        let writing = match write_rate {
+            Some(rate) => Pacing::Open { rate, arrivals: Arrivals::Constant },
+            None => Pacing::Closed { outstanding: 16 },
+        };
+        let writers = Group { mix: SET, sessions: 16, pacing: writing, place: Place::Leader };
         let reading = Pacing::Closed { outstanding: 8 };
         let readers = Group { mix: GET, sessions: 32, pacing: reading, place: Place::Observers };
         for observers in [0, 1, 2, 4] {
@@ -477,9 +486,10 @@ fn ensemble(timing: &Timing, only: &[Part], kills: usize, write_rate: f64) -> Re
                 [(vec![writers], "nobody reads"), (vec![writers, readers], "32 sessions read from observers")]
             {
                 let title = Some(format!(
-                    "{voters} servers and {observers} observers, setData {write_rate:.0}/s on the leader, {what}"
+                    "{voters} servers and {observers} observers, setData on the leader, {}, {what}",
+                    writing.title(16)
                 ));
-                scenarios.push(Box::new(Load { title, shape, groups, ..load(SET, 8, writing, timing)? }));
+                scenarios.push(Box::new(Load { title, shape, groups, ..load(SET, 16, writing, timing)? }));
             }
         }
     }
