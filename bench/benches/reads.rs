@@ -23,6 +23,7 @@ use ringkeeper::proto::client::ConnectRequest;
 use ringkeeper::proto::{FRAME_BYTES_MAX, StatPersisted};
 use ringkeeper::request::Database;
 use ringkeeper::request::auth::AuthOptions;
+use ringkeeper::request::auth::sasl::NonceSecret;
 use ringkeeper::request::prepare::PrepareOptions;
 use ringkeeper::session::{IdSource, SessionTable};
 use ringkeeper::stdx::hash::split_mix;
@@ -269,6 +270,7 @@ fn front_options() -> FrontOptions {
         words: WordOptions::default(),
         hash_seed: 1,
         serving: Serving::Yes,
+        nonce_secret: NonceSecret::default(),
     }
 }
 
@@ -291,6 +293,8 @@ fn pipeline_options(zxid: Zxid) -> PipelineOptions {
         seed: 1,
         identity: 9,
         startup: Startup::default(),
+        snapshot_on_stop: false,
+        audit_user: None,
         slow_write: Duration::from_secs(1),
         connection_throttle: ConnectionThrottleOptions::default(),
         request_throttle: RequestThrottleOptions::default(),

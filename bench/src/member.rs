@@ -51,7 +51,6 @@ pub struct Member {
 
 impl Member {
     /// Makes its directory and configuration; `lines` are those of the ensemble.
-    #[expect(clippy::too_many_arguments, reason = "each is one fact of the process, and there is one caller")]
     pub fn new(
         name: String,
         id: u8,

@@ -414,9 +414,9 @@ impl<'a> Running<'a> {
             };
             for (name, role) in [("follower", Role::Voter), ("observer", Role::Observer)] {
                 let (members, cpu_ns) = of_role(role);
-                if members > 0 {
+                if let Some(each_ns) = cpu_ns.checked_div(members) {
                     let name = format!("time of a {name} per write").replace("a o", "an o");
-                    outcome.add(name, "us", per(cpu_ns / members, 1000.0, writes));
+                    outcome.add(name, "us", per(each_ns, 1000.0, writes));
                 }
             }
         }
