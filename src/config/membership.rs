@@ -20,6 +20,8 @@ use super::members::{Member, MemberAddress, Role};
 use super::properties;
 use crate::types::ServerId;
 
+mod change;
+
 /// Bytes of the longest text: what one notification of an election can carry.
 pub const MEMBERSHIP_BYTES_MAX: usize = 512 * 1024 - 44;
 

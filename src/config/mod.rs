@@ -141,6 +141,8 @@ pub struct Ensemble {
     /// The `server.N`, `group.N` and `weight.N` lines. Its version is the hexadecimal suffix of `dynamicConfigFile`, 0 where there is
     /// none.
     pub membership: Membership,
+    /// The file all this stands in, which reconfigurations change.
+    pub file: Option<PathBuf>,
     /// `dynamicConfigFile`, as the process would open it.
     pub dynamic_file: Option<PathBuf>,
     /// `standaloneEnabled`, default yes.

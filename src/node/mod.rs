@@ -16,4 +16,4 @@ mod tests;
 pub use front::{ConnId, Front, FrontOptions};
 pub use link::{FrontLink, LocalLink, PipelineLink, Serving, ToFront, ToPipeline};
 pub use pipeline::{Pipeline, PipelineOptions};
-pub use storage_work::{Rebuilt, StorageEvent, StorageWork};
+pub use storage_work::{MembershipFiles, Rebuilt, StorageEvent, StorageWork};

@@ -20,7 +20,7 @@ use crate::node::link::{Body, PipelineLink, Request, Serving, ToFront, ToPipelin
 use crate::node::storage_work::{StorageEvent, StorageWork};
 use crate::proto::ErrorCode;
 use crate::proto::client::{MultiHeader, OpCode};
-use crate::proto::txn::{DIGEST_VERSION, TxnDigest, TxnEntry, kind};
+use crate::proto::txn::{DIGEST_VERSION, Txn, TxnDigest, TxnEntry, kind};
 use crate::request::Database;
 use crate::request::apply::Fit;
 use crate::request::audit::{AuditLine, Audited};
@@ -39,6 +39,7 @@ mod feed;
 mod leading;
 mod learning;
 mod questions;
+mod reconfig;
 mod reporter;
 mod snapshots;
 mod standing;
@@ -619,7 +620,7 @@ impl<L: PipelineLink> Pipeline<L> {
             body: &request.body,
             identities: &request.identities,
         };
-        match self.preparer.write(&self.database, &write, self.now.wall_ms, &mut self.scratch) {
+        match self.prepare(&write) {
             Prepared::Entry { zxid } => {
                 let entry = self.log_entry(zxid);
                 self.queue.push_back(Item::Write { zxid, entry, origin });
@@ -772,6 +773,16 @@ impl<L: PipelineLink> Pipeline<L> {
         self.surveys.applied(zxid, self.database.tree.digest());
         self.audit_applied(origin, &entry, failed.is_some());
         if let Some(origin) = origin {
+            let body = match (&entry.txn, body) {
+                // Source: ZooKeeper `FinalRequestProcessor`, case reconfig.
+                (Txn::SetData { data, .. }, Body::Stat(stat)) if entry.header.kind == kind::RECONFIG => {
+                    let mut bytes = Vec::new();
+                    put_buffer(&mut bytes, *data);
+                    bytes.extend_from_slice(&stat);
+                    Body::Bytes(bytes.into())
+                }
+                (_, body) => body,
+            };
             let body = match multi {
                 Some(mut bytes) => {
                     MultiHeader::END.encode(&mut bytes);

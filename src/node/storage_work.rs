@@ -1,5 +1,6 @@
 //! What a server of an ensemble wants of its data directory beyond log and snapshots, as values; the shell's housekeeper does it.
 
+use crate::config::Membership;
 use crate::request::Database;
 use crate::txnlog::{LogRange, LogRead, Start};
 use crate::types::Zxid;
@@ -7,7 +8,7 @@ use crate::zab::Epochs;
 
 /// Done one after the other, in this order and in that of [`SegmentWork`](crate::txnlog::SegmentWork) and
 /// [`SnapshotWork`](crate::snapshot::SnapshotWork); each is answered by one [`StorageEvent`]. A disk that fails ends the server (O9).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum StorageWork {
     /// Remember these epochs, durably (O1). Neither may be lower than what is there.
     WriteEpochs(Epochs),
@@ -18,12 +19,26 @@ pub enum StorageWork {
     Rebuild { to: Zxid },
     /// Read a part of the log that is durable.
     ReadLog(LogRange),
+    /// Write the files beside the configuration that tell who belongs to the ensemble. They are not what safety rests on: a failure
+    /// is told in the log of the server, and it goes on.
+    WriteMembership(Box<MembershipFiles>),
+}
+
+/// What the files beside the configuration are to say (quorum-protocol §1.5).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MembershipFiles {
+    /// Text of a membership that is proposed, for `<configuration>.dynamic.next`; `None` takes the file away.
+    pub next: Option<String>,
+    /// In force from now on: gets a dynamic file of its version, which the configuration then names.
+    pub activated: Option<Membership>,
 }
 
 /// What became of [`StorageWork`].
 #[derive(Debug)]
 pub enum StorageEvent {
     EpochsWritten(Epochs),
+    /// Done, or tried.
+    MembershipWritten,
     Rebuilt(Box<Rebuilt>),
     /// Nothing was changed; a snapshot from the leader is needed.
     CannotRebuild {

@@ -15,7 +15,7 @@ use crate::client::{
     ACL_OPEN, Conversation, Event, Incoming, Message, MultiResult, Reply, Request, Response, SetWatches,
     WatchMode,
 };
-use crate::node::storage_work::{StorageEvent, StorageWork};
+use crate::node::storage_work::{MembershipFiles, StorageEvent, StorageWork};
 use crate::proto::ErrorCode;
 use crate::proto::client::{ConnectRequest, ConnectResponse, CreateMode, EventType, OpCode};
 use crate::request::Database;
@@ -57,6 +57,7 @@ struct World {
     snapshot_zxid: Zxid,
     /// What is wanted of connections to peers, for whoever joins several worlds.
     peer_work: Vec<PeerWork>,
+    membership_files: Vec<MembershipFiles>,
     stopped: bool,
 }
 
@@ -150,6 +151,7 @@ impl World {
             audit: Vec::new(),
             snapshot_zxid: Zxid::ZERO,
             peer_work: Vec::new(),
+            membership_files: Vec::new(),
             stopped: false,
         }
     }
@@ -259,6 +261,10 @@ impl World {
                     let reason = "there is no disk here".to_owned();
                     let event = StorageEvent::CannotRebuild { to, reason };
                     self.pipeline.handle(self.now, Input::Storage(event));
+                }
+                Output::Storage(StorageWork::WriteMembership(files)) => {
+                    self.membership_files.push(*files);
+                    self.pipeline.handle(self.now, Input::Storage(StorageEvent::MembershipWritten));
                 }
                 Output::Storage(StorageWork::ReadLog(range)) => {
                     let reason = "there is no disk here".to_owned();

@@ -232,6 +232,24 @@ impl Database {
         count
     }
 
+    /// Makes `/zookeeper/config` show the membership in force. Every server does that for itself (client-protocol §9.2): it is no
+    /// transaction, and nobody is told.
+    pub fn show_membership(&mut self, text: &str, version: i64, wall_ms: i64) {
+        let Some(node) = self.tree.find(path::CONFIG) else { return };
+        if self.tree.data(node) == Some(text.as_bytes()) && self.tree.stat(node).version == -1 {
+            return;
+        }
+        let zxid = self.zxid_applied();
+        self.tree.begin();
+        self.tree.set_data(node, Some(text.as_bytes()), -1, Zxid(version), wall_ms);
+        self.tree.publish(zxid);
+    }
+
+    /// What `/zookeeper/config` holds.
+    pub fn membership_text(&self) -> &[u8] {
+        self.tree.find(path::CONFIG).and_then(|node| self.tree.data(node)).unwrap_or_default()
+    }
+
     pub fn zxid_applied(&self) -> Zxid {
         self.tree.zxid_applied()
     }

@@ -35,6 +35,9 @@ pub fn parent_for_watch(path: &str) -> &str {
     }
 }
 
+/// The node that shows the membership of the ensemble.
+pub const CONFIG: &str = "/zookeeper/config";
+
 /// Nodes nobody may delete, not even super. Source: ZooKeeper `DataTree#isSpecialPath`.
 pub fn is_special(path: &str) -> bool {
     matches!(path, "/" | "/zookeeper" | "/zookeeper/quota" | "/zookeeper/config")

@@ -22,6 +22,10 @@ use crate::request::{Database, path};
 use crate::tree::{AclId, digest};
 use crate::types::{Epoch, SessionId, Zxid};
 
+mod reconfig;
+
+pub use reconfig::ReconfigView;
+
 /// The last counter of an epoch. ZooKeeper never uses the one beyond. Source: ZooKeeper `Leader#propose`.
 const ZXID_COUNTER_MAX: u32 = u32::MAX - 1;
 
@@ -155,17 +159,28 @@ impl Preparer {
         wall_ms: i64,
         out: &mut Vec<u8>,
     ) -> Prepared {
+        self.make(database, write, wall_ms, out, |task| match write.op {
+            OpCode::Multi => task.multi(),
+            op => task.single(op),
+        })
+    }
+
+    /// `build` writes the body and tells its type.
+    fn make(
+        &mut self,
+        database: &Database,
+        write: &Write<'_>,
+        wall_ms: i64,
+        out: &mut Vec<u8>,
+        build: impl FnOnce(&mut Task<'_, '_>) -> Result<i32, Refusal>,
+    ) -> Prepared {
         let zxid = self.zxid_next();
         let mut body = std::mem::take(&mut self.body);
         body.clear();
         let (mark, mark_closing) = (self.outstanding.mark(), self.closing.mark());
         let digest_before = self.digest;
         let mut task = Task { preparer: self, database, zxid, wall_ms, write, body: &mut body };
-        let result = match write.op {
-            OpCode::Multi => task.multi(),
-            op => task.single(op),
-        };
-        let result = result.and_then(|kind| {
+        let result = build(&mut task).and_then(|kind| {
             let entry_bytes = TxnHeader::BYTES + body.len() + 12;
             if entry_bytes > self.options.entry_bytes_max {
                 return Err(Refusal::Error(ErrorCode::MarshallingError));

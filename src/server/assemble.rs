@@ -175,7 +175,10 @@ fn assemble(config: &Config, started: StdInstant, audit: Option<Audit>) -> Resul
             }
         }),
         fronts,
-        housekeeping: Box::new(Keeper::new(files, options::writer(config, random()), restore)),
+        housekeeping: Box::new(
+            Keeper::new(files, options::writer(config, random()), restore)
+                .with_membership(options::membership_store(config)),
+        ),
     };
     Ok(shell.run(node, Recovered { data_directory, zxid, started, member: me }))
 }

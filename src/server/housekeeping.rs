@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::Housekeeping;
+use super::membership_files::MembershipStore;
 use super::restore::{RestoreOptions, Restorer};
 use super::storage::{Files, RebuildError, SnapshotFile};
 use crate::node::{Rebuilt, StorageEvent, StorageWork};
@@ -19,12 +20,20 @@ pub(super) struct Keeper {
     snapshot: Option<SnapshotFile>,
     /// What the snapshot under way makes the first segment, if it replaces the history.
     installs: Option<SegmentId>,
+    /// `None` for a server alone, and for one that was not started from a file.
+    membership: Option<MembershipStore>,
 }
 
 impl Keeper {
     /// `writer` is how the log is written, but for another seed of the salts.
     pub(super) fn new(files: Files, writer: WriterOptions, restore: RestoreOptions) -> Keeper {
-        Keeper { files, writer, restore, snapshot: None, installs: None }
+        Keeper { files, writer, restore, snapshot: None, installs: None, membership: None }
+    }
+
+    /// With the files beside the configuration.
+    pub(super) fn with_membership(mut self, store: Option<MembershipStore>) -> Keeper {
+        self.membership = store;
+        self
     }
 
     /// A failure is told once; what still comes of that snapshot is passed over.
@@ -116,6 +125,17 @@ impl Housekeeping for Keeper {
             StorageWork::WriteEpochs(epochs) => {
                 self.files.write_epochs(epochs).map_err(io::Error::other)?;
                 Ok(StorageEvent::EpochsWritten(epochs))
+            }
+            StorageWork::WriteMembership(files) => {
+                if let Some(store) = &self.membership
+                    && let Err(error) = store.write(&files)
+                {
+                    tracing::error!(
+                        "the files beside {} cannot be written: {error}; this server asks the others who is a member when it starts",
+                        store.configuration.display()
+                    );
+                }
+                Ok(StorageEvent::MembershipWritten)
             }
             StorageWork::Rebuild { to } => self.rebuild(to),
             StorageWork::ReadLog(range) => Ok(match self.files.read_log(range) {

@@ -26,6 +26,7 @@ mod http;
 #[cfg(not(test))]
 mod housekeeping;
 mod listen;
+mod membership_files;
 #[cfg(not(test))]
 mod metrics;
 #[cfg(not(test))]

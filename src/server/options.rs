@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::membership_files::MembershipStore;
 use super::storage::StorageOptions;
 use super::tls::{Acceptor, Live, StoreError, TlsSettings, reload};
 use super::{CoresChoice, IoChoice, ListenPlan, PeerPlace, PeerTls, STOP_MAX, ServerOptions};
@@ -267,6 +268,12 @@ pub(super) fn pipeline(
     }
 }
 
+/// Where a member keeps who belongs to its ensemble; only where that can change.
+pub(super) fn membership_store(config: &Config) -> Option<MembershipStore> {
+    let ensemble = config.ensemble.as_ref().filter(|_| config.reconfig_enabled)?;
+    Some(MembershipStore { configuration: ensemble.file.clone()?, me: ensemble.me })
+}
+
 /// What a member of an ensemble is told, with what its directory remembers.
 pub(super) fn ensemble(
     config: &Config,
@@ -307,6 +314,8 @@ pub(super) fn ensemble(
             verifier,
             config_text: membership.to_text().into(),
             config_version: membership.version,
+            proposed: None,
+            raises_version: false,
             packet_bytes_max: entry_bytes_max(config).max(LEARNER_PACKET_BYTES_MIN),
             learner_queue_bytes_max: LEARNER_QUEUE_BYTES_MAX,
             snapshot_syncs_max: ensemble.snap_syncs_max as usize,
@@ -318,6 +327,7 @@ pub(super) fn ensemble(
         init_limit: ensemble.init_limit_ticks,
         sync_limit: ensemble.sync_limit_ticks,
         leader_serves: ensemble.leader_serves,
+        standalone_enabled: ensemble.standalone_enabled,
         epochs,
         standing,
         recent_bytes_max: RECENT_BYTES_MAX,

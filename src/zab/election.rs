@@ -341,7 +341,13 @@ impl Election {
                 .and_then(|leader| votes.get(&leader))
                 .is_some_and(|own| own.state == ServerState::Leading && own.leader == vote.leader)
         };
-        says_so && self.is_quorum(agreeing(votes, vote))
+        let agreeing = agreeing(votes, vote);
+        // Another leads by the membership it knows, and that may be the one in force or the one proposed.
+        let is_enough = match vote.leader == i64::from(self.options.me.0) {
+            true => self.is_quorum(agreeing),
+            false => self.verifiers.iter().any(|verifier| verifier.is_quorum(&agreeing)),
+        };
+        says_so && is_enough
     }
 
     /// Looks whether enough voters agree with this server.
@@ -390,11 +396,19 @@ impl Election {
         self.tell_undecided();
     }
 
-    /// Other members, or another role for this server. While looking, it begins again.
+    /// A reconfiguration has designated the leader: there is nothing to vote about. Only under a leader; panics while looking.
+    /// Source: ZooKeeper `QuorumPeer#updateVote`.
+    pub fn appoint(&mut self, leader: ServerId, zxid: Zxid) {
+        assert!(matches!(self.phase, Phase::Settled(_)), "a leader is appointed by the one before");
+        self.decide(Choice { leader: i64::from(leader.0), zxid, peer_epoch: self.choice.peer_epoch });
+    }
+
+    /// Other members, or another role for this server. While looking, it begins again, if others decide now.
     pub fn set_membership(&mut self, now: Instant, committed: &Membership, proposed: Option<&Membership>) {
+        let before = self.verifiers.clone();
         self.verify_by(committed, proposed);
         self.heard.retain(|from, _| self.voters.contains(*from));
-        if self.phase == Phase::Looking {
+        if self.phase == Phase::Looking && before != self.verifiers {
             self.begin(now);
         }
     }

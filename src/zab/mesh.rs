@@ -172,12 +172,15 @@ impl Mesh {
         self.framed = None;
         let me = self.options.me;
         let own = committed.member(me).or_else(|| proposed?.member(me));
-        let message = InitialMessage {
-            sid: i64::from(me.0),
-            // Nobody could dial a wildcard; without an address the other side uses its own configuration.
-            addresses: own.map(reachable_addresses).unwrap_or_default(),
-        };
-        self.initial = message.to_vec(self.options.several_addresses).into();
+        // A server that is no member any more is still found where it was.
+        if own.is_some() || self.initial.is_empty() {
+            let message = InitialMessage {
+                sid: i64::from(me.0),
+                // Nobody could dial a wildcard; without an address the other side uses its own configuration.
+                addresses: own.map(reachable_addresses).unwrap_or_default(),
+            };
+            self.initial = message.to_vec(self.options.several_addresses).into();
+        }
         for peer in self.peers.values_mut() {
             (peer.is_member, peer.is_voter) = (false, false);
             peer.addresses.clear();

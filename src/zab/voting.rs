@@ -72,6 +72,12 @@ impl Voting {
         self.run(now);
     }
 
+    /// See [`Election::appoint`].
+    pub fn appoint(&mut self, now: Instant, leader: ServerId, zxid: Zxid) {
+        self.election.appoint(leader, zxid);
+        self.run(now);
+    }
+
     pub fn set_membership(&mut self, now: Instant, committed: &Membership, proposed: Option<&Membership>) {
         self.mesh.set_membership(committed, proposed);
         self.run(now);

@@ -144,6 +144,12 @@ impl Cluster {
         self.places.iter().enumerate().map(line).collect()
     }
 
+    /// A server as a reconfiguration adds it.
+    pub fn line(&self, index: usize) -> String {
+        let Place { quorum_port, election_port, client_port, .. } = self.places[index];
+        format!("server.{}=127.0.0.1:{quorum_port}:{election_port};127.0.0.1:{client_port}", index + 1)
+    }
+
     /// Writes a server's file and its id.
     pub fn write_config(&self, index: usize) {
         let place = &self.places[index];
@@ -164,8 +170,14 @@ impl Cluster {
     /// Starts a server and waits for nothing.
     pub fn start(&mut self, index: usize) {
         assert!(self.places[index].server.is_none(), "server {} runs", index + 1);
-        self.runs += 1;
         self.write_config(index);
+        self.start_unchanged(index);
+    }
+
+    /// As [`Cluster::start`], with the file as it is: as its server left it.
+    pub fn start_unchanged(&mut self, index: usize) {
+        assert!(self.places[index].server.is_none(), "server {} runs", index + 1);
+        self.runs += 1;
         let mut command = Command::new(env!("CARGO_BIN_EXE_ringkeeper"));
         command.arg("serve").arg(self.config_file(index));
         let log = self.home(index).join(format!("run-{}.log", self.runs));

@@ -4,6 +4,7 @@
 
 mod cluster;
 mod load;
+mod reconfig;
 #[path = "../support/mod.rs"]
 mod support;
 mod wires;

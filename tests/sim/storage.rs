@@ -395,6 +395,7 @@ impl Keeper {
             StorageWork::Rebuild { to } => {
                 self.steps.extend([Step::Rebuild(to), Step::CutPrepare, Step::CutWrite, Step::CutDone(to)])
             }
+            StorageWork::WriteMembership(files) => unreachable!("nobody reconfigures: {files:?}"),
             StorageWork::ReadLog(range) => unreachable!("nobody reads the log back: {range:?}"),
         }
     }

@@ -731,6 +731,7 @@ impl World {
                     StorageEvent::Rebuilt(_) => "a server goes back to an earlier state",
                     StorageEvent::CannotRebuild { .. } => "a server cannot go back",
                     StorageEvent::LogRead(_) | StorageEvent::CannotReadLog { .. } => "a log is read back",
+                    StorageEvent::MembershipWritten => "the members are written down",
                 };
                 let back_to = match &event {
                     StorageEvent::Rebuilt(rebuilt) => Some(rebuilt.log_start.zxid_last),

@@ -15,6 +15,7 @@ pub(super) struct Lines {
     weights: BTreeMap<ServerId, u32>,
     version: i64,
     dynamic_file: Option<PathBuf>,
+    file: Option<PathBuf>,
     /// Of the first member's line, or where one would stand.
     origin: Option<Origin>,
 }
@@ -32,6 +33,9 @@ pub(super) fn lines(
         .map(|(key, written)| (key.to_owned(), written.clone()))
         .collect();
     let mut lines = Lines::default();
+    if let Start::File { name, .. } = &sources.start {
+        lines.file = Some(PathBuf::from(name));
+    }
     if let Some(dynamic) = values.text("dynamicConfigFile") {
         if let Some((key, written)) = written.first() {
             return Err(ConfigError::Contradiction {
@@ -233,6 +237,7 @@ pub(super) fn ensemble(
     Ok(Some(Ensemble {
         me,
         membership,
+        file: lines.file.clone(),
         dynamic_file: lines.dynamic_file.clone(),
         standalone_enabled,
         init_limit_ticks,

@@ -18,6 +18,7 @@ use std::time::Duration;
 use super::feed::Feed;
 use super::leading::LearnerRequest;
 use super::learning::Learning;
+use super::reconfig::Memberships;
 use super::{Item, Output, Pipeline};
 use crate::config::{MemberAddress, Membership};
 use crate::node::link::{PipelineLink, Serving, ToFront, ToPipeline};
@@ -36,6 +37,10 @@ use crate::zab::{Epochs, PeerAddress, PeerConn, PeerEvent, PeerPort, PeerWork, S
 
 /// Between two attempts to reach the elected, who may not know of its election yet.
 const DIAL_AGAIN_AFTER: Duration = Duration::from_millis(25);
+/// Servers that are no members and may ask for the leader, where a reconfiguration could make them some.
+const STRANGERS_MAX: usize = 32;
+/// How long a server whom a reconfiguration has designated is tried before there is an election.
+const APPOINTED_WAIT: Duration = Duration::from_secs(1);
 /// Connections that wait for the end of an election, and the bytes of one of them: a learner sends 40 before it hears anything.
 const PARKED_MAX: usize = 256;
 const PARKED_BYTES_MAX: usize = 1024;
@@ -63,6 +68,8 @@ pub struct EnsembleOptions {
     pub sync_limit: u32,
     /// `leaderServes`.
     pub leader_serves: bool,
+    /// `standaloneEnabled`: reconfigurations leave at least two voters.
+    pub standalone_enabled: bool,
     /// As the data directory has them.
     pub epochs: Epochs,
     /// As the data directory has it, before the first synchronisation.
@@ -127,6 +134,8 @@ pub(super) struct Leading {
     pub early_bytes: usize,
     /// The counter of the epoch is nearly used up.
     resigning: bool,
+    /// By the membership in force since then another is to lead.
+    pub deposed_at: Option<Zxid>,
 }
 
 pub(super) struct Ensemble {
@@ -156,6 +165,7 @@ pub(super) struct Ensemble {
     pub durable_told: Zxid,
     /// Answers that clients of a role that ended are owed.
     pub outbox: VecDeque<(usize, ToFront)>,
+    pub memberships: Memberships,
 }
 
 impl Ensemble {
@@ -179,6 +189,7 @@ impl Ensemble {
             not_before: None,
             durable_told: zxid_last,
             outbox: VecDeque::new(),
+            memberships: Memberships::default(),
             options,
         }
     }
@@ -199,9 +210,16 @@ impl Ensemble {
     }
 
     fn quorum_addresses(&self, of: ServerId) -> Vec<PeerAddress> {
-        let Some(member) = self.options.membership.member(of) else { return Vec::new() };
         let address = |a: &MemberAddress| PeerAddress { host: a.host.clone(), port: a.quorum_port };
-        member.addresses.iter().map(address).collect()
+        let mut addresses: Vec<PeerAddress> = Vec::new();
+        for member in self.known_memberships().filter_map(|membership| membership.member(of)) {
+            for address in member.addresses.iter().map(address) {
+                if !addresses.contains(&address) {
+                    addresses.push(address);
+                }
+            }
+        }
+        addresses
     }
 
     fn next_timer(&self) -> Option<Instant> {
@@ -219,12 +237,16 @@ impl Ensemble {
 
 impl<L: PipelineLink> Pipeline<L> {
     /// Makes this server a member of an ensemble. Before its first turn; its fronts serve nobody yet.
-    pub fn in_ensemble(mut self, options: EnsembleOptions) -> Pipeline<L> {
+    pub fn in_ensemble(mut self, mut options: EnsembleOptions) -> Pipeline<L> {
+        if self.options.prepare.reconfig {
+            options.mesh.strangers_max = STRANGERS_MAX;
+        }
         let zxid_last = self.log.zxid_appended();
         self.zxid_committed = self.database.zxid_applied();
         self.serving = Serving::No;
         self.fit = Fit::Fuzzy;
         self.ensemble = Some(Box::new(Ensemble::new(options, zxid_last)));
+        self.recall_membership();
         self
     }
 
@@ -316,7 +338,12 @@ impl<L: PipelineLink> Pipeline<L> {
                 }
                 PeerEvent::Sent(count) => learning.machine.sent(count),
                 PeerEvent::Closed if learning.machine.phase() == Phase::Discovery => self.dial_again(),
-                PeerEvent::Closed => self.look("the leader's connection is closed"),
+                PeerEvent::Closed => {
+                    self.hear_out();
+                    if self.is_learning() {
+                        self.look("the leader's connection is closed");
+                    }
+                }
                 PeerEvent::Connected | PeerEvent::Accepted { .. } => {}
             },
             (Whose::Nobody, _) => {
@@ -337,6 +364,18 @@ impl<L: PipelineLink> Pipeline<L> {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// The leader is gone: what it said before still counts, and who waits for that is answered.
+    fn hear_out(&mut self) {
+        for _ in 0..ROUNDS_MAX {
+            if !self.is_learning() || !self.role_step() {
+                break;
+            }
+        }
+        if self.is_learning() {
+            self.apply_durable();
         }
     }
 
@@ -375,6 +414,7 @@ impl<L: PipelineLink> Pipeline<L> {
                     _ => {}
                 }
             }
+            StorageEvent::MembershipWritten => {}
             event => self.rebuilt(event),
         }
     }
@@ -411,7 +451,9 @@ impl<L: PipelineLink> Pipeline<L> {
     pub(super) fn makes_transactions(&self) -> bool {
         match self.ensemble.as_deref() {
             None => true,
-            Some(Ensemble { role: Role::Leading(leading), .. }) => leading.reigns && !leading.resigning,
+            Some(Ensemble { role: Role::Leading(leading), .. }) => {
+                leading.reigns && !leading.resigning && leading.deposed_at.is_none()
+            }
             Some(_) => false,
         }
     }
@@ -436,6 +478,7 @@ impl<L: PipelineLink> Pipeline<L> {
             }
             _ => unreachable!("only a leader makes transactions"),
         }
+        self.propose_prepared(zxid);
     }
 
     fn ensemble_timers(&mut self) {
@@ -492,8 +535,7 @@ impl<L: PipelineLink> Pipeline<L> {
                         leading.machine.looking(now, voter);
                     }
                 }
-                // Without reconfiguration every server has the membership of its own file.
-                Outcome::Membership(_) => {}
+                Outcome::Membership(membership) => self.heard_membership(*membership),
             }
         }
         is_busy
@@ -502,6 +544,7 @@ impl<L: PipelineLink> Pipeline<L> {
     fn elected(&mut self, leader: ServerId) {
         let now = self.now.instant;
         let zxid_last = self.log.zxid_appended();
+        let raises_version = self.options.prepare.reconfig;
         let ensemble = self.ensemble.as_deref_mut().expect("an election is held in an ensemble");
         if !matches!(ensemble.role, Role::Looking) {
             return;
@@ -512,7 +555,7 @@ impl<L: PipelineLink> Pipeline<L> {
         let me = ensemble.options.me;
         if leader == me {
             let start = LeaderStart { epochs: ensemble.epochs, zxid_last };
-            let machine = Leader::new(ensemble.options.leader.clone(), start, now);
+            let machine = Leader::new(ensemble.leader_options(raises_version), start, now);
             ensemble.role = Role::Leading(Box::new(Leading {
                 machine,
                 since: now,
@@ -523,6 +566,7 @@ impl<L: PipelineLink> Pipeline<L> {
                 early: VecDeque::new(),
                 early_bytes: 0,
                 resigning: false,
+                deposed_at: None,
             }));
             self.unpark(true);
         } else {
@@ -530,6 +574,17 @@ impl<L: PipelineLink> Pipeline<L> {
             ensemble.role = Role::Dialling(Dialling { leader, conn: None, next: now, until });
             self.unpark(false);
             self.ensemble_timers();
+        }
+    }
+
+    /// A reconfiguration has said who leads. Where that one is not to be found in a moment, an election decides after all.
+    fn appointed(&mut self, leader: ServerId, zxid: Zxid) {
+        let now = self.now.instant;
+        let Some(ensemble) = self.ensemble.as_deref_mut() else { return };
+        ensemble.voting.appoint(now, leader, zxid);
+        self.votes();
+        if let Some(Ensemble { role: Role::Dialling(dialling), .. }) = self.ensemble.as_deref_mut() {
+            dialling.until = dialling.until.min(now + APPOINTED_WAIT);
         }
     }
 
@@ -595,9 +650,14 @@ impl<L: PipelineLink> Pipeline<L> {
                 self.surveys.chronicle.looks(now);
                 ensemble.role = Role::Looking;
                 ensemble.leader = None;
+                if let Some((leader, zxid)) = ensemble.memberships.designated.take() {
+                    self.appointed(leader, zxid);
+                    return true;
+                }
                 ensemble.abstains = has_no_standing;
                 let zxid = if ensemble.abstains { UNTRUSTED } else { zxid_last };
                 ensemble.voting.look(now, zxid, ensemble.epochs.current);
+                self.adopt_heard();
                 true
             }
             // An empty server has seen that this is not a new ensemble: its vote is void (S9).
@@ -666,6 +726,7 @@ impl<L: PipelineLink> Pipeline<L> {
                 self.zxid_committed = zxid;
                 *decided = zxid;
             }
+            leader::Output::Activated { zxid, designated } => self.proposed_activated(zxid, designated),
             leader::Output::Request { conn, header, body, auth } => {
                 self.learner_request(LearnerRequest { conn, header, body, auth });
             }
@@ -701,6 +762,13 @@ impl<L: PipelineLink> Pipeline<L> {
         else {
             return false;
         };
+        if leading.deposed_at.is_some() {
+            if self.is_deposed() {
+                self.look("another server is to lead by the new configuration");
+                return true;
+            }
+            return early;
+        }
         if leading.resigning && self.queue.is_empty() {
             self.look("the counter of the epoch is used up: a new one is needed");
             return true;
@@ -711,6 +779,11 @@ impl<L: PipelineLink> Pipeline<L> {
         }
         leading.reigns = true;
         voting.set_epoch(now, epoch);
+        let leader_serves = options.leader_serves;
+        if !self.activate_at_reign(epoch) {
+            self.look("another server is to lead by the configuration in force");
+            return true;
+        }
         self.preparer = Preparer::new(self.options.prepare.clone(), &self.database);
         self.preparer.begin_epoch(epoch);
         // Nobody knows when they were last heard from: all get their full time.
@@ -718,9 +791,8 @@ impl<L: PipelineLink> Pipeline<L> {
         self.database.sessions.restart_clocks(now);
         self.fit = Fit::Exact;
         tracing::info!("leading epoch {} after {}", epoch.0, self.database.zxid_applied());
-        let serves = options.leader_serves;
         self.end_sessions_of_nobody();
-        if serves {
+        if leader_serves {
             self.serve();
         }
         true

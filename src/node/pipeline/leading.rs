@@ -125,7 +125,7 @@ impl<L: PipelineLink> Pipeline<L> {
             return self.refuse_learner(session, cxid, ErrorCode::MarshallingError);
         };
         let write = Write { session, cxid, op, body, identities: &identities };
-        match self.preparer.write(&self.database, &write, self.now.wall_ms, &mut self.scratch) {
+        match self.prepare(&write) {
             Prepared::Entry { zxid } => zxid,
             Prepared::Refused(err) => self.refuse_learner(session, cxid, err),
         }

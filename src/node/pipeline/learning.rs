@@ -35,6 +35,8 @@ pub(super) struct Learning {
     truncating: Option<Zxid>,
     /// Serve once everything up to there is applied.
     serve_from: Option<(Epoch, Zxid)>,
+    /// The membership in force there has another leader, or another role for this server: once applied, it goes.
+    leaves_at: Option<Zxid>,
     is_serving: bool,
     /// Why the next leader of this epoch is to send a snapshot: what this one sent does not fit.
     pub refetch: Option<Epoch>,
@@ -242,6 +244,7 @@ impl Learning {
             local: LocalRequests::default(),
             truncating: None,
             serve_from: None,
+            leaves_at: None,
             is_serving: false,
             refetch: None,
             touches: None,
@@ -305,6 +308,10 @@ impl<L: PipelineLink> Pipeline<L> {
                 // Not all that was appended: a ZooKeeper's leader proposes before NEWLEADER what may never be committed.
                 learning.serve_from = Some((epoch, self.zxid_committed));
                 voting.set_epoch(now, epoch);
+                let leader = learning.leader;
+                if self.activate_at_serve(leader) {
+                    self.look("the configuration in force changes this server's role or its leader");
+                }
             }
             learner::Output::Ping => self.collect_touches(),
             learner::Output::Revalidated { session, valid } => self.revalidated(session, valid),
@@ -314,8 +321,13 @@ impl<L: PipelineLink> Pipeline<L> {
                     learning.local.applied(self.database.zxid_applied());
                 }
             }
-            learner::Output::Membership { .. } | learner::Output::Activate { .. } => {
-                tracing::debug!("the leader's configuration is not taken: reconfigEnabled is off");
+            learner::Output::Membership { text, proposed } => self.learned_membership(&text, proposed),
+            learner::Output::Activate { zxid, designated } => {
+                let leader = learning.leader;
+                let leaves_at = self.learned_activation(zxid, designated, leader);
+                if let Some(learning) = self.learning() {
+                    learning.leaves_at = leaves_at.or(learning.leaves_at);
+                }
             }
             learner::Output::Failed(error) => {
                 learning.refetch = error.refetch;
@@ -418,6 +430,7 @@ impl<L: PipelineLink> Pipeline<L> {
         }
         self.database = database;
         self.queue.clear();
+        self.recall_membership();
         self.send_outbox();
     }
 
@@ -477,6 +490,10 @@ impl<L: PipelineLink> Pipeline<L> {
         let applied = self.database.zxid_applied();
         let is_cut = !self.log.is_cutting();
         let Some(learning) = self.learning() else { return false };
+        if learning.leaves_at.is_some_and(|zxid| applied >= zxid) {
+            self.look("the new configuration changes this server's role or its leader");
+            return true;
+        }
         let mut is_busy = false;
         if is_cut && let Some(zxid) = learning.truncating.take() {
             learning.machine.truncated(now, zxid);

@@ -102,6 +102,8 @@ fn options(me: ServerId, membership: Membership) -> EnsembleOptions {
             verifier,
             config_text: membership.to_text().into(),
             config_version: membership.version,
+            proposed: None,
+            raises_version: false,
             packet_bytes_max: 2 << 20,
             learner_queue_bytes_max: 64 << 20,
             snapshot_syncs_max: 10,
@@ -113,6 +115,7 @@ fn options(me: ServerId, membership: Membership) -> EnsembleOptions {
         init_limit: 10,
         sync_limit: 5,
         leader_serves: true,
+        standalone_enabled: true,
         epochs: Epochs::default(),
         standing: crate::zab::Standing::Empty { may_found: true },
         recent_bytes_max: 64 << 20,
@@ -128,15 +131,28 @@ impl Ensemble {
     }
 
     fn with(voters: usize, observers: usize, adjust: impl Fn(&mut EnsembleOptions) + 'static) -> Ensemble {
+        let all = vec![membership(voters, observers); voters + observers];
+        Ensemble::of(all, |_, _| {}, adjust)
+    }
+
+    /// One server for each membership, which is what its own configuration says.
+    fn of(
+        memberships: Vec<Membership>,
+        adjust_node: impl Fn(&mut FrontOptions, &mut PipelineOptions) + 'static,
+        adjust: impl Fn(&mut EnsembleOptions) + 'static,
+    ) -> Ensemble {
+        let count = memberships.len();
         let make = move |id: usize| {
-            let mut world = World::with(1, |front, _| front.serving = Serving::No);
-            let id = ServerId(id as u8);
-            let mut options = options(id, membership(voters, observers));
+            let mut world = World::with(1, |front, pipeline| {
+                front.serving = Serving::No;
+                adjust_node(front, pipeline);
+            });
+            let mut options = options(ServerId(id as u8), memberships[id - 1].clone());
             adjust(&mut options);
             world.pipeline = world.pipeline.in_ensemble(options);
             world
         };
-        let nodes: Vec<World> = (1..=voters + observers).map(&make).collect();
+        let nodes: Vec<World> = (1..=count).map(&make).collect();
         Ensemble {
             up: vec![true; nodes.len()],
             nodes,
@@ -349,6 +365,8 @@ impl Ensemble {
         });
     }
 }
+
+mod reconfig;
 
 #[test]
 fn three_servers_elect_one_and_all_serve() {

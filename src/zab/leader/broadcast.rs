@@ -5,12 +5,13 @@ use std::cmp::Reverse;
 use bytes::Bytes;
 
 use super::learner_handler::Stage;
+use super::membership::{self, Proposed};
 use super::{Ack, COUNTER_LAST, Leader, Output, Phase, Proposal};
 use crate::proto::quorum::kind;
 use crate::txnlog::follows;
 use crate::types::{Instant, Zxid};
 use crate::zab::PeerConn;
-use crate::zab::quorum::ServerSet;
+use crate::zab::quorum::{ServerSet, Verifier};
 
 impl Leader {
     /// Proposes an entry that the caller has appended to its log and to `recent`. Only in the broadcast; panics unless it follows the
@@ -54,13 +55,21 @@ impl Leader {
 
     /// Commits what has become due, in order.
     pub(super) fn commit(&mut self, now: Instant) {
-        if self.phase != Phase::Broadcast || self.outstanding.is_empty() {
-            return;
+        // What waited for two quorums may need only one of them from then on.
+        while self.commit_by_one_rule(now) {}
+    }
+
+    /// Commits up to the next change of who decides. Whether that was committed.
+    fn commit_by_one_rule(&mut self, now: Instant) -> bool {
+        if self.phase != Phase::Broadcast || self.outstanding.is_empty() || self.is_deposed {
+            return false;
         }
-        let point = self.commit_point();
+        let changes_at = self.proposed.as_ref().and_then(|proposed| proposed.zxid);
+        let point = changes_at.map_or(Zxid(i64::MAX), |zxid| zxid).min(self.commit_point());
         if point <= self.zxid_committed {
-            return;
+            return false;
         }
+        let designated = changes_at.filter(|&zxid| zxid == point).map(|_| self.designated());
         assert!(point <= self.zxid_durable, "{point} is to be committed and not durable here");
         let mut last = self.zxid_committed;
         while self.outstanding.front().is_some_and(|proposal| proposal.zxid <= point) {
@@ -74,11 +83,18 @@ impl Leader {
             while let Some(conn) = self.proofs.pop_sync_before(zxid) {
                 self.send_sync(conn);
             }
+            let designated = designated.filter(|_| zxid == point);
             if self.followers_count > 0 {
-                self.to_followers.packet(kind::COMMIT, zxid, None);
+                match designated.map(membership::designated_bytes) {
+                    Some(data) => self.to_followers.packet(kind::COMMIT_AND_ACTIVATE, zxid, Some(&data)),
+                    None => self.to_followers.packet(kind::COMMIT, zxid, None),
+                }
             }
             if self.observers_count > 0 {
-                self.to_observers.entry(kind::INFORM, zxid, &proposal.entry);
+                match designated.map(|server| membership::inform_data(server, &proposal.entry)) {
+                    Some(data) => self.to_observers.packet(kind::INFORM_AND_ACTIVATE, zxid, Some(&data)),
+                    None => self.to_observers.entry(kind::INFORM, zxid, &proposal.entry),
+                }
             }
             if self.joining_count > 0 {
                 for learner in self.learners.values_mut().filter(|learner| learner.is_observer) {
@@ -92,28 +108,46 @@ impl Leader {
             self.counters.commit_latency_us.record(now.since(proposal.at).as_micros() as u64);
         }
         if last == self.zxid_committed {
-            return;
+            return false;
         }
         self.zxid_committed = last;
         self.out.push(Output::Committed(last));
+        if let Some(designated) = designated {
+            self.activate(last, designated);
+        }
         if self.joining_count > 0 {
             for conn in self.at_stage(Stage::Acked) {
                 self.release(now, conn);
             }
         }
         self.release_syncs();
+        designated.is_some()
     }
 
-    /// The highest zxid that is durable here and on a quorum.
+    /// The highest zxid that is durable here and on a quorum, and where a membership is proposed and not in force, from its proposal
+    /// on a quorum of that.
     fn commit_point(&mut self) -> Zxid {
         self.acks.sort_unstable_by_key(|ack| Reverse(ack.zxid));
+        let point = self.quorum_point(&self.options.verifier);
+        let Some(Proposed { verifier, zxid: Some(zxid), .. }) = &self.proposed else { return point };
+        if point < *zxid {
+            return point;
+        }
+        match self.quorum_point(verifier) {
+            next if next >= *zxid => point.min(next),
+            _ => Zxid(zxid.0 - 1),
+        }
+    }
+
+    /// The acks are sorted.
+    fn quorum_point(&self, verifier: &Verifier) -> Zxid {
         let mut set: ServerSet = [self.options.me].into_iter().collect();
-        if self.options.verifier.is_quorum(&set) {
+        if verifier.is_quorum(&set) {
             return self.zxid_durable;
         }
         for ack in &self.acks {
             set.insert(ack.server);
-            if self.options.verifier.is_quorum(&set) {
+            if verifier.is_quorum(&set) {
                 return ack.zxid.min(self.zxid_durable);
             }
         }

@@ -30,12 +30,15 @@ mod broadcast;
 mod catch_up;
 mod conversation;
 mod learner_handler;
+mod membership;
 mod proof;
 mod queue;
 mod sync;
 
 use conversation::EPOCH_LAST;
 use learner_handler::{LearnerError, LearnerHandler, Stage, held_bytes};
+pub use membership::NextMembership;
+use membership::Proposed;
 pub use proof::ProofId;
 use proof::Proofs;
 use queue::Batch;
@@ -60,10 +63,14 @@ pub struct LeaderOptions {
     pub verifier: Verifier,
     /// Learners outside are served and never counted.
     pub voters: ServerSet,
-    /// What NEWLEADER carries.
+    /// What NEWLEADER carries: the membership proposed last, committed or not.
     pub config_text: Bytes,
-    /// A learner with a higher one is refused.
+    /// Its version. A learner with a higher one is refused.
     pub config_version: i64,
+    /// That of `config_text` where it is not known to be committed: until the reign is established, quorums of both are needed.
+    pub proposed: Option<Verifier>,
+    /// A membership of version 0 gets that of the epoch's begin (`reconfigEnabled`).
+    pub raises_version: bool,
     /// Bytes of data in one packet of a learner: the longest request, or the longest list of sessions in the answer to a ping, at 12
     /// bytes each. ZooKeeper: `jute.maxbuffer` and its extra.
     pub packet_bytes_max: usize,
@@ -98,6 +105,12 @@ pub enum Output {
     },
     /// Everything up to here is committed, and durable here.
     Committed(Zxid),
+    /// The membership proposed as `zxid`, which was just committed, is in force, and that server is to lead. Where it is another,
+    /// nothing is committed here any more.
+    Activated {
+        zxid: Zxid,
+        designated: ServerId,
+    },
     /// A client of a learner asks. A `sync` is answered with [`Leader::sync`], everything else by what is proposed.
     Request {
         conn: PeerConn,
@@ -235,6 +248,12 @@ pub struct Leader {
     uncut: Option<(Zxid, Zxid, Instant)>,
     /// A connection has ended since the quorum of connections was last looked at.
     connection_lost: bool,
+    /// A membership that is not in force yet.
+    proposed: Option<Proposed>,
+    /// Memberships that came in force while learners were joining, and who leads by them.
+    activated: BTreeMap<Zxid, ServerId>,
+    /// Another is to lead by the membership in force.
+    is_deposed: bool,
     counters: LeaderCounters,
 }
 
@@ -268,6 +287,9 @@ impl Leader {
             joining_count: 0,
             uncut: None,
             connection_lost: false,
+            proposed: options.proposed.clone().map(Proposed::before_reign),
+            activated: BTreeMap::new(),
+            is_deposed: false,
             counters: LeaderCounters::default(),
             options,
             start,
@@ -493,6 +515,7 @@ impl Leader {
     fn settle_epoch(&mut self, now: Instant) {
         if self.phase == Phase::Discovery && self.is_quorum(|learner| learner.stage >= Stage::WaitEpoch) {
             self.enter(now, Phase::WriteAccepted);
+            self.raise_version();
             self.write_epochs(Epochs { accepted: self.epoch, current: self.epochs.current });
         }
     }
@@ -528,6 +551,9 @@ impl Leader {
     fn establish(&mut self, now: Instant) {
         self.enter(now, Phase::Broadcast);
         self.zxid_committed = self.start.zxid_last;
+        if let Some(proposed) = self.proposed.take() {
+            self.adopt(proposed);
+        }
         tracing::info!(epoch = self.epoch.0, history_to = %self.zxid_committed, "the reign is established");
         self.out.push(Output::Established { epoch: self.epoch });
         for conn in self.at_stage(Stage::Acked) {
@@ -561,13 +587,25 @@ impl Leader {
         while let Some((zxid, entry)) = learner.pop_held(self.zxid_proposed) {
             if learner.is_observer {
                 assert!(zxid <= self.zxid_committed, "an observer is told of {zxid} before its commit");
-                learner.queue.entry(kind::INFORM, zxid, &entry);
+                match self.activated.get(&zxid) {
+                    Some(&designated) => {
+                        let data = membership::inform_data(designated, &entry);
+                        learner.queue.packet(kind::INFORM_AND_ACTIVATE, zxid, Some(&data));
+                    }
+                    None => learner.queue.entry(kind::INFORM, zxid, &entry),
+                }
                 continue;
             }
             learner.queue.entry(kind::PROPOSAL, zxid, &entry);
             learner.await_ack(now, zxid);
             if zxid <= self.zxid_committed {
-                learner.queue.packet(kind::COMMIT, zxid, None);
+                match self.activated.get(&zxid) {
+                    Some(&designated) => {
+                        let data = membership::designated_bytes(designated);
+                        learner.queue.packet(kind::COMMIT_AND_ACTIVATE, zxid, Some(&data));
+                    }
+                    None => learner.queue.packet(kind::COMMIT, zxid, None),
+                }
             }
         }
         learner.enter(now, Stage::Broadcast);
@@ -695,7 +733,7 @@ impl Leader {
 
     /// Observers never count, nor do followers outside the voters.
     fn votes(&self, learner: &LearnerHandler) -> bool {
-        !learner.is_observer && learner.server.is_some_and(|server| self.options.voters.contains(server))
+        !learner.is_observer && learner.server.is_some_and(|server| self.may_vote(server))
     }
 
     /// Whether this server and the voters among the learners that are so make a quorum.
@@ -704,6 +742,7 @@ impl Leader {
         let mut set: ServerSet = so.filter_map(|learner| learner.server).collect();
         set.insert(self.options.me);
         self.options.verifier.is_quorum(&set)
+            && self.proposed.as_ref().is_none_or(|proposed| proposed.verifier.is_quorum(&set))
     }
 
     /// A longer difference would be closed for its queue before it is read.

@@ -9,6 +9,7 @@ use crate::proto::quorum::{LearnerInfo, QuorumPacket};
 mod golden;
 mod joins;
 mod random;
+mod reconfig;
 mod reign;
 
 const TICK: Duration = Duration::from_millis(100);
@@ -78,6 +79,8 @@ fn options(voters: &[u8]) -> LeaderOptions {
         voters,
         config_text: Bytes::from_static(b"the configuration\nversion=0"),
         config_version: 0,
+        proposed: None,
+        raises_version: false,
         packet_bytes_max: 4096,
         learner_queue_bytes_max: 64 << 10,
         snapshot_syncs_max: 2,
