@@ -12,7 +12,9 @@ use crate::config::{Compression, Config, ConnectionThrottle, Cores, Ensemble, Io
 use crate::io::Clock;
 use crate::metrics::ProcessGauges;
 use crate::node::limits::Shares;
-use crate::node::pipeline::{ConnectionThrottleOptions, EnsembleOptions, RequestThrottleOptions, Startup};
+use crate::node::pipeline::{
+    ConnectionThrottleOptions, EnsembleOptions, Modes, RequestThrottleOptions, Startup,
+};
 use crate::node::{FrontOptions, PipelineOptions, Serving};
 use crate::request::auth::AuthOptions;
 use crate::request::auth::sasl::NonceSecret;
@@ -36,7 +38,7 @@ const STOP_WITH_SNAPSHOT_MAX: Duration = Duration::from_secs(600);
 /// back is not to wait for a minute.
 const NOTIFICATION_INTERVAL_MAX: Duration = Duration::from_secs(1);
 /// Bytes of recent transactions a leader keeps for learners that were away.
-const RECENT_BYTES_MAX: usize = 64 << 20;
+pub(super) const RECENT_BYTES_MAX: usize = 64 << 20;
 /// Bytes that may wait for one learner to read: all that is recent, and what comes meanwhile.
 const LEARNER_QUEUE_BYTES_MAX: usize = 256 << 20;
 /// Bytes a learner's answer to a ping may have: 65,536 sessions of 12 bytes.
@@ -255,7 +257,10 @@ pub(super) fn pipeline(
         sweep_interval: Duration::from_millis(u64::from(nodes.container_check_interval_ms)),
         sweep_per_minute_max: u64::from(nodes.container_per_minute_max),
         sweep_never_used_ms: nodes.container_never_used_interval_ms,
-        connection_throttle: connection_throttle(&config.connection_throttle),
+        connection_throttle: connection_throttle(
+            &config.connection_throttle,
+            config.ensemble.is_some() && config.local_sessions_enabled,
+        ),
         request_throttle: request_throttle(config),
         facts: ServerFacts::of(config, super::gauges::environment(), process),
         seed,
@@ -331,14 +336,21 @@ pub(super) fn ensemble(
         epochs,
         standing,
         recent_bytes_max: RECENT_BYTES_MAX,
+        modes: Modes {
+            snapshot_size_factor: ensemble.snapshot_size_factor,
+            read_only: config.read_only_mode_enabled,
+            local_sessions: config.local_sessions_enabled,
+            local_sessions_upgrade: config.local_sessions_upgrading_enabled,
+            diskless: !ensemble.observer_sync && !ensemble.membership.is_voter(me),
+        },
         staged_bytes_max: STAGED_BYTES_MAX,
         hash_seed,
         tick_ms: config.tick_time_ms,
     }
 }
 
-/// Every session of a standalone server is a global one.
-fn connection_throttle(config: &ConnectionThrottle) -> ConnectionThrottleOptions {
+/// New sessions of a server are all local ones or all global ones.
+fn connection_throttle(config: &ConnectionThrottle, local_sessions: bool) -> ConnectionThrottleOptions {
     let ms = |ms: u32| Duration::from_millis(u64::from(ms));
     ConnectionThrottleOptions {
         tokens_max: config.tokens,
@@ -348,7 +360,7 @@ fn connection_throttle(config: &ConnectionThrottle) -> ConnectionThrottleOptions
         drop_increase: config.drop_increase,
         drop_decrease: config.drop_decrease,
         decrease_ratio: config.decrease_ratio,
-        open_weight: config.global_weight,
+        open_weight: if local_sessions { config.local_weight } else { config.global_weight },
         renew_weight: config.renew_weight,
     }
 }

@@ -3,22 +3,29 @@
 use bytes::Bytes;
 
 use super::ensemble::{Ensemble, Leading, Role};
-use super::{Item, OUTSTANDING_MAX, Pipeline, is_write};
+use super::{Item, OUTSTANDING_MAX, Output, Pipeline, is_write};
 use crate::jute::Reader;
 use crate::node::ConnId;
 use crate::node::link::{PipelineLink, ToFront};
+use crate::node::storage_work::StorageWork;
 use crate::proto::ErrorCode;
 use crate::proto::client::OpCode;
 use crate::proto::quorum::RequestHeader;
 use crate::proto::txn::kind;
 use crate::request::auth::Identities;
-use crate::request::prepare::{Prepared, Write};
-use crate::types::SessionId;
+use crate::request::prepare::{Lease, Prepared, Write};
+use crate::txnlog::LogRange;
+use crate::types::{SessionId, Zxid};
 use crate::zab::PeerConn;
 use crate::zab::leader::ProofId;
 
 /// Bytes of learners' requests that may wait for room; the learner that sends one more is closed.
 pub(super) const EARLY_BYTES_MAX: usize = 256 << 20;
+
+/// Bytes read from the log at once for learners that lack more than is in memory; who lacks more still gets a snapshot.
+const LOG_READ_BYTES_MAX: usize = 64 << 20;
+/// What a node takes up in a snapshot besides its data, about: path and stat.
+const NODE_BYTES: u64 = 100;
 
 /// A learner's request.
 #[derive(Debug)]
@@ -81,10 +88,13 @@ impl<L: PipelineLink> Pipeline<L> {
             kind::CREATE_SESSION => {
                 let timeout_ms = Reader::new(&body).i32().unwrap_or(0);
                 self.own(session, conn);
+                if let Some(leading) = self.leading() {
+                    leading.beginning.insert(session, false);
+                }
                 self.preparer.create_session(session, timeout_ms, now.wall_ms, &mut self.scratch)
             }
             kind::CLOSE_SESSION => {
-                if self.database.sessions.mark_closing(session) {
+                if self.mark_closing(session) {
                     let scratch = &mut self.scratch;
                     self.preparer.close_session(&self.database, session, cxid, now.wall_ms, scratch)
                 } else {
@@ -114,17 +124,23 @@ impl<L: PipelineLink> Pipeline<L> {
         op: OpCode,
         body: &[u8],
         auth: &[(String, String)],
-    ) -> crate::types::Zxid {
+    ) -> Zxid {
         let is_elsewhere = self.database.sessions.get(session).is_some_and(|found| found.owner.is_some());
+        let lease = self.lease_elsewhere(session);
         let Some(leading) = self.leading() else { unreachable!("a learner's request is a leader's") };
-        if is_elsewhere || *leading.owners.entry(session).or_insert(conn) != conn {
+        let owner = match lease {
+            // Nobody would tell of its end.
+            Lease::Local => leading.owners.get(&session).copied().unwrap_or(conn),
+            Lease::Global | Lease::Begun => *leading.owners.entry(session).or_insert(conn),
+        };
+        if is_elsewhere || owner != conn {
             return self.refuse_learner(session, cxid, ErrorCode::SessionMoved);
         }
         let shown = auth.iter().map(|(scheme, id)| (scheme.as_str(), id.as_str()));
         let Some(identities) = Identities::of_peer(shown) else {
             return self.refuse_learner(session, cxid, ErrorCode::MarshallingError);
         };
-        let write = Write { session, cxid, op, body, identities: &identities };
+        let write = Write { session, cxid, op, body, identities: &identities, lease };
         match self.prepare(&write) {
             Prepared::Entry { zxid } => zxid,
             Prepared::Refused(err) => self.refuse_learner(session, cxid, err),
@@ -132,7 +148,7 @@ impl<L: PipelineLink> Pipeline<L> {
     }
 
     /// The learner waits for a transaction: it is an error.
-    fn refuse_learner(&mut self, session: SessionId, cxid: i32, err: ErrorCode) -> crate::types::Zxid {
+    fn refuse_learner(&mut self, session: SessionId, cxid: i32, err: ErrorCode) -> Zxid {
         self.scratch.clear();
         self.preparer.refuse(session, cxid, err, self.now.wall_ms, &mut self.scratch)
     }
@@ -160,6 +176,43 @@ impl<L: PipelineLink> Pipeline<L> {
         if let Some(leading) = self.leading() {
             leading.machine.revalidated(conn, session, is_valid);
         }
+    }
+
+    /// Learners lack what follows `after`: it comes from the log, if that is less than a snapshot would be by the factor configured.
+    /// Source: ZooKeeper `ZKDatabase#getProposalsFromTxnLog`.
+    pub(super) fn read_log(&mut self, after: Zxid, through: Zxid) {
+        let tree = &self.database.tree;
+        let snapshot_bytes = tree.data_bytes() + tree.node_count() as u64 * NODE_BYTES;
+        let zxid_durable = self.zxid_durable;
+        let Some(Ensemble { role: Role::Leading(leading), options, recent, .. }) =
+            self.ensemble.as_deref_mut()
+        else {
+            return;
+        };
+        let factor = options.modes.snapshot_size_factor;
+        if factor < 0.0 {
+            return leading.machine.log_read(self.now.instant, after, None, recent);
+        }
+        assert!(through <= zxid_durable, "{through} is not in the log for certain");
+        let bytes_max = if factor == 0.0 {
+            LOG_READ_BYTES_MAX
+        } else {
+            ((snapshot_bytes as f64 * factor) as usize).min(LOG_READ_BYTES_MAX)
+        };
+        leading.reads_log = true;
+        self.owed.push(Output::Storage(StorageWork::ReadLog(LogRange { after, through, bytes_max })));
+    }
+
+    /// What the disk made of that.
+    pub(super) fn log_read(&mut self, range: LogRange, entries: Option<Vec<(Zxid, Bytes)>>) {
+        let Some(ensemble) = self.ensemble.as_deref_mut() else { return };
+        if ensemble.log_reads_void > 0 {
+            ensemble.log_reads_void -= 1;
+            return;
+        }
+        let Role::Leading(leading) = &mut ensemble.role else { return };
+        assert!(std::mem::take(&mut leading.reads_log), "the log was not asked for {range:?}");
+        leading.machine.log_read(self.now.instant, range.after, entries, &ensemble.recent);
     }
 
     /// Begins a proof that this server still leads; `None` where it need not be proved.
