@@ -48,7 +48,7 @@ mod sweep;
 mod throttle;
 
 use ensemble::Ensemble;
-pub use ensemble::EnsembleOptions;
+pub use ensemble::{EnsembleOptions, Modes};
 use learning::{Claimed, Install};
 use questions::Questions;
 use reporter::Reporter;
@@ -253,11 +253,7 @@ impl<L: PipelineLink> Pipeline<L> {
         let zxid = database.zxid_applied();
         Pipeline {
             preparer: Preparer::new(options.prepare.clone(), &database),
-            snapshots: Snapshots::new(
-                &options,
-                options.zxid_snapshot,
-                (zxid.0 - options.zxid_snapshot.0).max(0) as u64,
-            ),
+            snapshots: Snapshots::new(&options, options.zxid_snapshot, options.startup.transactions),
             surveys: Surveys::new(links.len(), now.instant, options.startup),
             questions: Questions::default(),
             connections: ConnectionThrottle::new(

@@ -26,10 +26,11 @@ use crate::request::prepare::PrepareOptions;
 use crate::session::{IdSource, SessionTable};
 use crate::snapshot::{SnapshotEvent, SnapshotWork};
 use crate::tree::TreeOptions;
-use crate::txnlog::{LogWrite, SegmentWork, Start, Writer, WriterOptions};
+use crate::txnlog::testing::Memory;
+use crate::txnlog::{LogWrite, SegmentId, SegmentWork, Start, Writer, WriterOptions, read_range};
 use crate::types::{Instant, Now, ServerId, SessionId, Zxid};
 use crate::words::{ServerFacts, WordOptions};
-use crate::zab::PeerWork;
+use crate::zab::{Epochs, PeerWork};
 
 mod audit;
 mod ensemble;
@@ -40,6 +41,11 @@ mod sasl;
 
 const TICK_MS: u64 = 1000;
 const LARGE_BYTES_MAX: u64 = 3000;
+const SEGMENT_BYTES: u64 = 8 << 20;
+
+fn log_options() -> WriterOptions {
+    WriterOptions { segment_bytes: SEGMENT_BYTES, ..WriterOptions::new(7) }
+}
 
 /// One pipeline and its fronts, and a client on each connection.
 struct World {
@@ -55,6 +61,15 @@ struct World {
     told: Vec<Told>,
     audit: Vec<AuditLine>,
     snapshot_zxid: Zxid,
+    /// What a disk would hold of the log.
+    segments: BTreeMap<SegmentId, Vec<u8>>,
+    /// Where the log begins that counts, since a leader's snapshot was installed.
+    segment_first: SegmentId,
+    /// What the last install makes of that.
+    segment_installed: SegmentId,
+    /// Snapshots of a leader that were installed.
+    installs: usize,
+    epochs: Epochs,
     /// What is wanted of connections to peers, for whoever joins several worlds.
     peer_work: Vec<PeerWork>,
     membership_files: Vec<MembershipFiles>,
@@ -82,6 +97,19 @@ impl World {
     }
 
     fn with(front_count: usize, adjust: impl FnOnce(&mut FrontOptions, &mut PipelineOptions)) -> World {
+        let sessions = SessionTable::new(TICK_MS as u32, 1);
+        let database = Database::new(TreeOptions { hash_seed: 1 }, sessions);
+        World::holding(database, Start::fresh(9, Zxid::ZERO), BTreeMap::new(), front_count, adjust)
+    }
+
+    /// A node that begins with what an earlier one has left.
+    fn holding(
+        mut database: Database,
+        start: Start,
+        segments: BTreeMap<SegmentId, Vec<u8>>,
+        front_count: usize,
+        adjust: impl FnOnce(&mut FrontOptions, &mut PipelineOptions),
+    ) -> World {
         let auth = AuthOptions::default();
         let mut front_options = FrontOptions {
             auth: auth.clone(),
@@ -126,8 +154,6 @@ impl World {
         };
         adjust(&mut front_options, &mut pipeline_options);
         let now = Now { instant: Instant::from_ms(1_000_000), wall_ms: 1_700_000_000_000 };
-        let sessions = SessionTable::new(TICK_MS as u32, 1);
-        let mut database = Database::new(TreeOptions { hash_seed: 1 }, sessions);
         let links: Vec<LocalLink> = (0..front_count).map(|_| LocalLink::default()).collect();
         let fronts = links
             .iter()
@@ -137,7 +163,7 @@ impl World {
                 Front::new(options, database.tree.reader(), link.clone())
             })
             .collect();
-        let log = Writer::new(WriterOptions::new(7), Start::fresh(9, Zxid::ZERO));
+        let log = Writer::new(log_options(), start);
         let ids = IdSource::new(ServerId(1), now.instant.as_ms());
         World {
             pipeline: Pipeline::new(pipeline_options, database, log, ids, links, now),
@@ -150,6 +176,11 @@ impl World {
             told: Vec::new(),
             audit: Vec::new(),
             snapshot_zxid: Zxid::ZERO,
+            segments,
+            segment_first: SegmentId(0),
+            segment_installed: SegmentId(0),
+            installs: 0,
+            epochs: Epochs::default(),
             peer_work: Vec::new(),
             membership_files: Vec::new(),
             stopped: false,
@@ -247,13 +278,17 @@ impl World {
             match output {
                 Output::Write(write) => self.writes.push(write),
                 Output::Segment(SegmentWork::Prepare(id)) => {
+                    self.segments.insert(id, vec![0; SEGMENT_BYTES as usize]);
                     self.pipeline.handle(self.now, Input::SegmentReady(id));
                 }
-                Output::Segment(SegmentWork::Retire(_)) => {}
+                Output::Segment(SegmentWork::Retire(id)) => {
+                    self.segments.remove(&id);
+                }
                 Output::Snapshot(work) => self.snapshot(work),
                 Output::Audit(line) => self.audit.push(line),
                 Output::Told(told) => self.told.push(told),
                 Output::Storage(StorageWork::WriteEpochs(epochs)) => {
+                    self.epochs = epochs;
                     let written = StorageEvent::EpochsWritten(epochs);
                     self.pipeline.handle(self.now, Input::Storage(written));
                 }
@@ -267,8 +302,12 @@ impl World {
                     self.pipeline.handle(self.now, Input::Storage(StorageEvent::MembershipWritten));
                 }
                 Output::Storage(StorageWork::ReadLog(range)) => {
-                    let reason = "there is no disk here".to_owned();
-                    let event = StorageEvent::CannotReadLog { range, reason };
+                    let mut memory = Memory(&self.segments);
+                    let files = memory.files();
+                    let event = match read_range(&files, &mut memory, 9, self.segment_first, range) {
+                        Ok(read) => StorageEvent::LogRead(read),
+                        Err(error) => StorageEvent::CannotReadLog { range, reason: error.to_string() },
+                    };
                     self.pipeline.handle(self.now, Input::Storage(event));
                 }
                 Output::Peer(work) => self.peer_work.push(work),
@@ -294,6 +333,9 @@ impl World {
         let writes = std::mem::take(&mut self.writes);
         let moved = !writes.is_empty();
         for write in writes {
+            let segment = self.segments.get_mut(&write.segment).expect("a prepared segment");
+            let at = write.offset_bytes as usize;
+            segment[at..at + write.bytes.len()].copy_from_slice(&write.bytes);
             self.pipeline.handle(self.now, Input::Written { id: write.id, spent: write.bytes });
         }
         moved
@@ -301,7 +343,16 @@ impl World {
 
     fn snapshot(&mut self, work: SnapshotWork) {
         let event = match work {
-            SnapshotWork::Begin { zxid } | SnapshotWork::Install { zxid, .. } => {
+            SnapshotWork::Begin { .. } | SnapshotWork::Install { .. } => {
+                let zxid = match work {
+                    SnapshotWork::Install { zxid, segment_first } => {
+                        self.segment_installed = segment_first;
+                        self.installs += 1;
+                        zxid
+                    }
+                    SnapshotWork::Begin { zxid } => zxid,
+                    _ => unreachable!("one of the two"),
+                };
                 self.snapshot_zxid = zxid;
                 self.snapshots.push(Vec::new());
                 return;
@@ -312,6 +363,7 @@ impl World {
             }
             SnapshotWork::End { .. } => {
                 let zxid = self.snapshot_zxid;
+                self.segment_first = self.segment_installed;
                 SnapshotEvent::Done { zxid, log_from: zxid }
             }
             SnapshotWork::Abandon => SnapshotEvent::Abandoned,

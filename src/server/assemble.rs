@@ -95,10 +95,13 @@ fn assemble(config: &Config, started: StdInstant, audit: Option<Audit>) -> Resul
         clock,
         compares: config.nodes.digest_enabled,
         in_ensemble: config.ensemble.is_some(),
+        recent_bytes_max: config.ensemble.as_ref().map_or(0, |_| options::RECENT_BYTES_MAX),
     };
     let mut restorer = Restorer::new(restore);
     let opened = storage::open(&options::storage(config), &mut restorer)?;
-    let mut database = restorer.into_database(matches!(opened.origin, Origin::ZooKeeper { .. }));
+    let imported = matches!(opened.origin, Origin::ZooKeeper { .. });
+    let recent = restorer.take_recent(imported);
+    let mut database = restorer.into_database(imported);
     for warning in &opened.warnings {
         tracing::warn!("{warning}");
     }
@@ -170,14 +173,18 @@ fn assemble(config: &Config, started: StdInstant, audit: Option<Audit>) -> Resul
             let pipeline = Pipeline::new(pipeline_options, database, log, ids, ports, clock.now());
             let pipeline = pipeline.with_guard(Box::new(lock));
             match member {
-                Some(member) => pipeline.in_ensemble(member),
+                Some(member) => pipeline.in_ensemble(member).with_recent(recent),
                 None => pipeline,
             }
         }),
         fronts,
         housekeeping: Box::new(
-            Keeper::new(files, options::writer(config, random()), restore)
-                .with_membership(options::membership_store(config)),
+            Keeper::new(
+                files,
+                options::writer(config, random()),
+                RestoreOptions { recent_bytes_max: 0, ..restore },
+            )
+            .with_membership(options::membership_store(config)),
         ),
     };
     Ok(shell.run(node, Recovered { data_directory, zxid, started, member: me }))

@@ -16,6 +16,7 @@ pub fn export(config: &Config, target: Option<&Path>) -> Result<Exported, Storag
         clock: Clock::new(),
         compares: config.nodes.digest_enabled,
         in_ensemble: config.ensemble.is_some(),
+        recent_bytes_max: 0,
     });
     storage::export(&options::storage(config), target, &mut restorer)
 }

@@ -12,7 +12,9 @@ use crate::config::{Compression, Config, ConnectionThrottle, Cores, Ensemble, Io
 use crate::io::Clock;
 use crate::metrics::ProcessGauges;
 use crate::node::limits::Shares;
-use crate::node::pipeline::{ConnectionThrottleOptions, EnsembleOptions, RequestThrottleOptions, Startup};
+use crate::node::pipeline::{
+    ConnectionThrottleOptions, EnsembleOptions, Modes, RequestThrottleOptions, Startup,
+};
 use crate::node::{FrontOptions, PipelineOptions, Serving};
 use crate::request::auth::AuthOptions;
 use crate::request::auth::sasl::NonceSecret;
@@ -36,7 +38,7 @@ const STOP_WITH_SNAPSHOT_MAX: Duration = Duration::from_secs(600);
 /// back is not to wait for a minute.
 const NOTIFICATION_INTERVAL_MAX: Duration = Duration::from_secs(1);
 /// Bytes of recent transactions a leader keeps for learners that were away.
-const RECENT_BYTES_MAX: usize = 64 << 20;
+pub(super) const RECENT_BYTES_MAX: usize = 64 << 20;
 /// Bytes that may wait for one learner to read: all that is recent, and what comes meanwhile.
 const LEARNER_QUEUE_BYTES_MAX: usize = 256 << 20;
 /// Bytes a learner's answer to a ping may have: 65,536 sessions of 12 bytes.
@@ -331,6 +333,7 @@ pub(super) fn ensemble(
         epochs,
         standing,
         recent_bytes_max: RECENT_BYTES_MAX,
+        modes: Modes { snapshot_size_factor: ensemble.snapshot_size_factor },
         staged_bytes_max: STAGED_BYTES_MAX,
         hash_seed,
         tick_ms: config.tick_time_ms,

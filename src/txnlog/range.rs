@@ -149,5 +149,7 @@ mod tests {
         assert_eq!(zxids(read(&disk, 4, end, 1 << 20).unwrap()), [end - 1, end]);
         assert!(read(&disk, 5, end, 1 << 20).is_err());
         assert!(read(&disk, 6, end, 1 << 20).is_err());
+        // What was never there, though what follows would fit behind it.
+        assert!(read(&disk, 7, end, 1 << 20).is_err());
     }
 }

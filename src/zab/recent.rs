@@ -11,6 +11,9 @@ use bytes::Bytes;
 use crate::txnlog::follows;
 use crate::types::{Epoch, Zxid};
 
+/// Entries kept in memory for learners that come back. ZooKeeper keeps 500. Source: ZooKeeper `ZKDatabase.commitLogCount`.
+pub const ENTRIES_MAX: usize = 65_536;
+
 /// A ring of log entries, bounded by count and by bytes; the oldest go first.
 #[derive(Debug)]
 pub struct Recent {
@@ -93,6 +96,13 @@ impl Recent {
         (before < Zxid::new(epoch, 0)).then(|| (before, self.from(from)))
     }
 
+    /// The zxid in the middle of the ring, or the last one up to `max` before it; `None` where `max` lies before the oldest.
+    pub fn middle(&self, max: Zxid) -> Option<Zxid> {
+        let held = self.entries.partition_point(|&(held, _)| held <= max);
+        let zxid = self.before_index(held.min(self.entries.len() / 2));
+        (zxid <= max).then_some(zxid)
+    }
+
     fn before_index(&self, index: usize) -> Zxid {
         if index == 0 { self.before } else { self.entries[index - 1].0 }
     }
@@ -165,6 +175,15 @@ mod tests {
         recent.reset(zxid(4, 0));
         recent.push(zxid(4, 1), Bytes::new());
         assert_eq!(after(&recent, zxid(4, 0)), Some(vec![zxid(4, 1)]));
+    }
+
+    #[test]
+    fn the_middle_is_a_place_in_the_history_that_stays_for_a_while() {
+        let recent = filled();
+        assert_eq!(recent.middle(zxid(5, 1)), Some(zxid(3, 1)));
+        assert_eq!(recent.middle(zxid(3, 0)), Some(zxid(1, 2)));
+        assert_eq!(recent.middle(zxid(1, 1)), Some(zxid(1, 1)));
+        assert_eq!(recent.middle(zxid(1, 0)), None);
     }
 
     #[test]

@@ -31,7 +31,7 @@ use crate::zab::election::UNTRUSTED;
 use crate::zab::leader::{Leader, LeaderOptions, LeaderStart};
 use crate::zab::learner::Phase;
 use crate::zab::mesh::MeshOptions;
-use crate::zab::recent::Recent;
+use crate::zab::recent::{ENTRIES_MAX, Recent};
 use crate::zab::voting::{Outcome, Voting};
 use crate::zab::{Epochs, PeerAddress, PeerConn, PeerEvent, PeerPort, PeerWork, Standing, leader};
 
@@ -48,8 +48,6 @@ const PARKED_BYTES_MAX: usize = 1024;
 const FAILURE_WAIT_MAX: Duration = Duration::from_secs(1);
 /// Rounds in which the parts of one turn answer one another before the rest waits for the next.
 const ROUNDS_MAX: usize = 64;
-/// Entries kept in memory for learners that come back. ZooKeeper keeps 500. Source: ZooKeeper `ZKDatabase.commitLogCount`.
-const RECENT_ENTRIES_MAX: usize = 65_536;
 
 /// What a member of an ensemble depends on besides what every server does.
 #[derive(Debug, Clone)]
@@ -76,12 +74,27 @@ pub struct EnsembleOptions {
     pub standing: Standing,
     /// Bytes of recent entries kept for learners that come back.
     pub recent_bytes_max: usize,
+    pub modes: Modes,
     /// Bytes of a history that may wait for its leader's NEWLEADER.
     pub staged_bytes_max: usize,
     /// Seeds of the tables of a database that is received.
     pub hash_seed: u64,
     /// `tickTime`, which sessions end on.
     pub tick_ms: u32,
+}
+
+/// What not every member does.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Modes {
+    /// `snapshotSizeFactor`: a learner gets a part of the log rather than a snapshot as long as that is no longer than so much of it.
+    /// Zero sets no limit; negative is never.
+    pub snapshot_size_factor: f64,
+}
+
+impl Default for Modes {
+    fn default() -> Modes {
+        Modes { snapshot_size_factor: 0.33 }
+    }
 }
 
 /// Who a connection to a peer belongs to.
@@ -132,6 +145,8 @@ pub(super) struct Leading {
     /// Learners' requests that wait for room, in the order they came.
     pub early: VecDeque<LearnerRequest>,
     pub early_bytes: usize,
+    /// A part of the log is being read for learners.
+    pub reads_log: bool,
     /// The counter of the epoch is nearly used up.
     resigning: bool,
     /// By the membership in force since then another is to lead.
@@ -163,6 +178,8 @@ pub(super) struct Ensemble {
     not_before: Option<Instant>,
     /// What the last role told its machine to be durable.
     pub durable_told: Zxid,
+    /// Answers of the disk that an earlier reign asked for: they come first, and mean nothing any more.
+    pub log_reads_void: u32,
     /// Answers that clients of a role that ended are owed.
     pub outbox: VecDeque<(usize, ToFront)>,
     pub memberships: Memberships,
@@ -170,7 +187,7 @@ pub(super) struct Ensemble {
 
 impl Ensemble {
     fn new(options: EnsembleOptions, zxid_last: Zxid) -> Ensemble {
-        let mut recent = Recent::new(RECENT_ENTRIES_MAX, options.recent_bytes_max);
+        let mut recent = Recent::new(ENTRIES_MAX, options.recent_bytes_max);
         recent.reset(zxid_last);
         Ensemble {
             voting: Voting::new(options.election.clone(), options.mesh.clone(), &options.membership),
@@ -188,6 +205,7 @@ impl Ensemble {
             failures: 0,
             not_before: None,
             durable_told: zxid_last,
+            log_reads_void: 0,
             outbox: VecDeque::new(),
             memberships: Memberships::default(),
             options,
@@ -247,6 +265,20 @@ impl<L: PipelineLink> Pipeline<L> {
         self.fit = Fit::Fuzzy;
         self.ensemble = Some(Box::new(Ensemble::new(options, zxid_last)));
         self.recall_membership();
+        self
+    }
+
+    /// What recovery found last in the log, so that learners need no snapshot because this server began anew.
+    /// Panics if that is not where the log ends.
+    pub fn with_recent(mut self, recent: Recent) -> Pipeline<L> {
+        let ensemble = self.ensemble.as_deref_mut().expect("only a member has learners");
+        assert!(
+            recent.last() == self.log.zxid_appended(),
+            "the newest entries end at {}, the log at {}",
+            recent.last(),
+            self.log.zxid_appended()
+        );
+        ensemble.recent = recent;
         self
     }
 
@@ -415,7 +447,12 @@ impl<L: PipelineLink> Pipeline<L> {
                 }
             }
             StorageEvent::MembershipWritten => {}
-            event => self.rebuilt(event),
+            StorageEvent::LogRead(read) => self.log_read(read.range, Some(read.entries)),
+            StorageEvent::CannotReadLog { range, reason } => {
+                tracing::info!("no difference from the log: {reason}");
+                self.log_read(range, None);
+            }
+            StorageEvent::Rebuilt(_) | StorageEvent::CannotRebuild { .. } => self.rebuilt(event),
         }
     }
 
@@ -565,6 +602,7 @@ impl<L: PipelineLink> Pipeline<L> {
                 feed: Feed::default(),
                 early: VecDeque::new(),
                 early_bytes: 0,
+                reads_log: false,
                 resigning: false,
                 deposed_at: None,
             }));
@@ -742,6 +780,7 @@ impl<L: PipelineLink> Pipeline<L> {
             }
             leader::Output::Proved(proof) => self.proved = Some(proof),
             leader::Output::WantSnapshot => leading.feed.want(),
+            leader::Output::ReadLog { after, through } => self.read_log(after, through),
             leader::Output::Resign { reason } => self.look(&reason),
         }
     }
@@ -902,6 +941,7 @@ impl<L: PipelineLink> Pipeline<L> {
             Role::Leading(mut leading) => {
                 self.surveys.chronicle.reigned(leading.machine.counters());
                 leading.feed.abandon(&mut self.database);
+                ensemble.log_reads_void += u32::from(leading.reads_log);
             }
             Role::Settling | Role::Looking | Role::Dialling(_) => {}
         }

@@ -3,22 +3,29 @@
 use bytes::Bytes;
 
 use super::ensemble::{Ensemble, Leading, Role};
-use super::{Item, OUTSTANDING_MAX, Pipeline, is_write};
+use super::{Item, OUTSTANDING_MAX, Output, Pipeline, is_write};
 use crate::jute::Reader;
 use crate::node::ConnId;
 use crate::node::link::{PipelineLink, ToFront};
+use crate::node::storage_work::StorageWork;
 use crate::proto::ErrorCode;
 use crate::proto::client::OpCode;
 use crate::proto::quorum::RequestHeader;
 use crate::proto::txn::kind;
 use crate::request::auth::Identities;
 use crate::request::prepare::{Prepared, Write};
-use crate::types::SessionId;
+use crate::txnlog::LogRange;
+use crate::types::{SessionId, Zxid};
 use crate::zab::PeerConn;
 use crate::zab::leader::ProofId;
 
 /// Bytes of learners' requests that may wait for room; the learner that sends one more is closed.
 pub(super) const EARLY_BYTES_MAX: usize = 256 << 20;
+
+/// Bytes read from the log at once for learners that lack more than is in memory; who lacks more still gets a snapshot.
+const LOG_READ_BYTES_MAX: usize = 64 << 20;
+/// What a node takes up in a snapshot besides its data, about: path and stat.
+const NODE_BYTES: u64 = 100;
 
 /// A learner's request.
 #[derive(Debug)]
@@ -114,7 +121,7 @@ impl<L: PipelineLink> Pipeline<L> {
         op: OpCode,
         body: &[u8],
         auth: &[(String, String)],
-    ) -> crate::types::Zxid {
+    ) -> Zxid {
         let is_elsewhere = self.database.sessions.get(session).is_some_and(|found| found.owner.is_some());
         let Some(leading) = self.leading() else { unreachable!("a learner's request is a leader's") };
         if is_elsewhere || *leading.owners.entry(session).or_insert(conn) != conn {
@@ -132,7 +139,7 @@ impl<L: PipelineLink> Pipeline<L> {
     }
 
     /// The learner waits for a transaction: it is an error.
-    fn refuse_learner(&mut self, session: SessionId, cxid: i32, err: ErrorCode) -> crate::types::Zxid {
+    fn refuse_learner(&mut self, session: SessionId, cxid: i32, err: ErrorCode) -> Zxid {
         self.scratch.clear();
         self.preparer.refuse(session, cxid, err, self.now.wall_ms, &mut self.scratch)
     }
@@ -160,6 +167,43 @@ impl<L: PipelineLink> Pipeline<L> {
         if let Some(leading) = self.leading() {
             leading.machine.revalidated(conn, session, is_valid);
         }
+    }
+
+    /// Learners lack what follows `after`: it comes from the log, if that is less than a snapshot would be by the factor configured.
+    /// Source: ZooKeeper `ZKDatabase#getProposalsFromTxnLog`.
+    pub(super) fn read_log(&mut self, after: Zxid, through: Zxid) {
+        let tree = &self.database.tree;
+        let snapshot_bytes = tree.data_bytes() + tree.node_count() as u64 * NODE_BYTES;
+        let zxid_durable = self.zxid_durable;
+        let Some(Ensemble { role: Role::Leading(leading), options, recent, .. }) =
+            self.ensemble.as_deref_mut()
+        else {
+            return;
+        };
+        let factor = options.modes.snapshot_size_factor;
+        if factor < 0.0 {
+            return leading.machine.log_read(self.now.instant, after, None, recent);
+        }
+        assert!(through <= zxid_durable, "{through} is not in the log for certain");
+        let bytes_max = if factor == 0.0 {
+            LOG_READ_BYTES_MAX
+        } else {
+            ((snapshot_bytes as f64 * factor) as usize).min(LOG_READ_BYTES_MAX)
+        };
+        leading.reads_log = true;
+        self.owed.push(Output::Storage(StorageWork::ReadLog(LogRange { after, through, bytes_max })));
+    }
+
+    /// What the disk made of that.
+    pub(super) fn log_read(&mut self, range: LogRange, entries: Option<Vec<(Zxid, Bytes)>>) {
+        let Some(ensemble) = self.ensemble.as_deref_mut() else { return };
+        if ensemble.log_reads_void > 0 {
+            ensemble.log_reads_void -= 1;
+            return;
+        }
+        let Role::Leading(leading) = &mut ensemble.role else { return };
+        assert!(std::mem::take(&mut leading.reads_log), "the log was not asked for {range:?}");
+        leading.machine.log_read(self.now.instant, range.after, entries, &ensemble.recent);
     }
 
     /// Begins a proof that this server still leads; `None` where it need not be proved.

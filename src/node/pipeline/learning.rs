@@ -477,7 +477,10 @@ impl<L: PipelineLink> Pipeline<L> {
         self.zxid_durable = zxid;
         self.zxid_committed = zxid;
         let Some(ensemble) = self.ensemble.as_deref_mut() else { return };
-        ensemble.recent.reset(zxid);
+        ensemble.recent.truncate(zxid);
+        if ensemble.recent.last() != zxid {
+            ensemble.recent.reset(zxid);
+        }
         ensemble.durable_told = zxid;
         if let Role::Learning(learning) = &mut ensemble.role {
             learning.machine.truncated(self.now.instant, zxid);

@@ -5,18 +5,23 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use super::*;
 use crate::config::Membership;
 use crate::node::Serving;
-use crate::node::pipeline::EnsembleOptions;
+use crate::node::pipeline::{EnsembleOptions, Modes};
 use crate::proto::quorum::{self, QuorumPacket};
+use crate::proto::txn::TxnEntry;
+use crate::request::apply::{Fit, Nobody};
+use crate::txnlog::recover::{Base, recover};
 use crate::zab::election::ElectionOptions;
 use crate::zab::leader::LeaderOptions;
 use crate::zab::mesh::MeshOptions;
 use crate::zab::quorum::Verifier;
+use crate::zab::recent::{self, Recent};
 use crate::zab::{Epochs, PeerConn, PeerEvent, PeerPort};
 
 /// A connection's end.
 type End = (usize, PeerConn);
 
 struct Ensemble {
+    voters: usize,
     nodes: Vec<World>,
     up: Vec<bool>,
     /// Both ends of each connection.
@@ -119,6 +124,7 @@ fn options(me: ServerId, membership: Membership) -> EnsembleOptions {
         epochs: Epochs::default(),
         standing: crate::zab::Standing::Empty { may_found: true },
         recent_bytes_max: 64 << 20,
+        modes: Modes::default(),
         staged_bytes_max: 64 << 20,
         hash_seed: 1,
         tick_ms: TICK_MS as u32,
@@ -154,6 +160,7 @@ impl Ensemble {
         };
         let nodes: Vec<World> = (1..=count).map(&make).collect();
         Ensemble {
+            voters,
             up: vec![true; nodes.len()],
             nodes,
             links: BTreeMap::new(),
@@ -336,6 +343,37 @@ impl Ensemble {
         }
     }
 
+    /// The process of a server that is down begins anew, from its log.
+    fn restart(&mut self, index: usize, adjust: impl Fn(&mut EnsembleOptions)) {
+        let members = self.nodes.len();
+        let voters = self.voters;
+        let old = &mut self.nodes[index];
+        let segments = std::mem::take(&mut old.segments);
+        let sessions = SessionTable::new(TICK_MS as u32, 1);
+        let mut database = Database::new(TreeOptions { hash_seed: 1 }, sessions);
+        let mut options = options(ServerId(index as u8 + 1), membership(voters, members - voters));
+        options.epochs = old.epochs;
+        adjust(&mut options);
+        let mut recent = Recent::new(recent::ENTRIES_MAX, options.recent_bytes_max);
+        let mut memory = Memory(&segments);
+        let files = memory.files();
+        let recovered = recover(&files, &mut memory, Base::new(9, Zxid::ZERO), &mut |zxid, bytes| {
+            let entry = TxnEntry::decode(bytes).unwrap();
+            database.apply(&entry, Fit::Exact, old.now.instant, &mut Nobody);
+            recent.push(zxid, bytes.to_vec().into());
+            Ok(())
+        });
+        let start = recovered.unwrap().start;
+        let epochs = options.epochs;
+        let serving = |front: &mut FrontOptions, _: &mut PipelineOptions| front.serving = Serving::No;
+        let mut world = World::holding(database, start, segments, 1, serving);
+        world.epochs = epochs;
+        world.pipeline = world.pipeline.in_ensemble(options).with_recent(recent);
+        self.nodes[index] = world;
+        self.broken.retain(|end| end.0 != index);
+        self.start(index);
+    }
+
     fn connect(&mut self, index: usize) -> Handle {
         let client = self.nodes[index].accept(0);
         self.nodes[index].shake_hands(client, SessionId::NONE, &[0; 16]);
@@ -436,7 +474,10 @@ fn replies_keep_their_order_on_a_follower() {
 /// A follower whose log is too far behind for what the leader remembers gets the whole state.
 #[test]
 fn a_server_that_comes_late_gets_a_snapshot() {
-    let mut ensemble = Ensemble::with(3, 0, |options| options.recent_bytes_max = 1);
+    let mut ensemble = Ensemble::with(3, 0, |options| {
+        options.recent_bytes_max = 1;
+        options.modes.snapshot_size_factor = -1.0;
+    });
     ensemble.up[0] = false;
     ensemble.pass_until("a quorum", |e| e.serving().len() == 2);
     let client = ensemble.connect(1);
@@ -471,6 +512,81 @@ fn what_was_proposed_before_new_leader_waits_for_its_commit() {
     assert_eq!(applied(&ensemble, late).0 + 1, applied(&ensemble, leader).0);
     let (end, commit) = ensemble.withheld.take().unwrap().commit.unwrap();
     ensemble.wires.push_back((end, Wire::Bytes(commit)));
+    ensemble.assert_agree();
+}
+
+/// The same where the log may be used: it gets what it lacks, and no snapshot.
+#[test]
+fn a_server_that_comes_late_gets_what_it_lacks_from_the_log() {
+    // More than is asked of the disk, and all of it.
+    for (factor, is_difference) in [(0.001, false), (0.0, true), (100.0, true)] {
+        let mut ensemble = Ensemble::with(3, 1, |options| {
+            options.recent_bytes_max = 2000;
+            options.modes.snapshot_size_factor = factor;
+        });
+        ensemble.pass_until("an ensemble that serves", |e| e.serving().len() == 4);
+        let client = ensemble.connect(1);
+        assert_eq!(ensemble.call(1, client, create("/early")).err, ErrorCode::Ok.code());
+        let late: Vec<usize> = (0..4).filter(|&n| n != 1 && Some(n) != ensemble.leader()).take(2).collect();
+        // One of them holds what the other does not.
+        ensemble.assert_agree();
+        ensemble.kill(late[0]);
+        for n in 0..10 {
+            assert_eq!(ensemble.call(1, client, create(&format!("/a{n}"))).err, ErrorCode::Ok.code());
+        }
+        ensemble.pass_ms(20);
+        if late[1] >= 3 {
+            ensemble.kill(late[1]);
+        }
+        for n in 0..50 {
+            assert_eq!(ensemble.call(1, client, create(&format!("/b{n}"))).err, ErrorCode::Ok.code());
+        }
+        for &late in &late {
+            if !ensemble.up[late] {
+                ensemble.start(late);
+            }
+        }
+        ensemble.pass_until("all of them", |e| e.serving().len() == 4);
+        ensemble.assert_agree();
+        assert_eq!(ensemble.nodes[late[0]].installs == 0, is_difference, "factor {factor}");
+        let client = ensemble.connect(late[0]);
+        assert_eq!(ensemble.call(late[0], client, get("/b7")).err, ErrorCode::Ok.code());
+        assert_eq!(ensemble.call(late[0], client, create("/more")).err, ErrorCode::Ok.code());
+        ensemble.assert_agree();
+    }
+}
+
+/// Servers that all begin anew know what they have logged last: who was away gets a difference.
+#[test]
+fn recent_history_outlives_a_restart() {
+    let mut ensemble = Ensemble::started(3, 0);
+    let away = (0..3).find(|&n| Some(n) != ensemble.leader()).unwrap();
+    let client_at = (0..3).find(|&n| n != away).unwrap();
+    let client = ensemble.connect(client_at);
+    assert_eq!(ensemble.call(client_at, client, create("/early")).err, ErrorCode::Ok.code());
+    ensemble.assert_agree();
+    ensemble.kill(away);
+    for n in 0..20 {
+        assert_eq!(ensemble.call(client_at, client, create(&format!("/n{n}"))).err, ErrorCode::Ok.code());
+    }
+    for n in 0..3 {
+        if n != away {
+            ensemble.kill(n);
+        }
+    }
+    for n in 0..3 {
+        if n != away {
+            ensemble.restart(n, |options| options.modes.snapshot_size_factor = -1.0);
+        }
+    }
+    ensemble.pass_until("those that restarted", |e| e.serving().len() == 2);
+    ensemble.restart(away, |_| {});
+    ensemble.pass_until("all", |e| e.serving().len() == 3);
+    ensemble.assert_agree();
+    assert_eq!(ensemble.nodes[away].installs, 0, "a difference was to be had");
+    let client = ensemble.connect(away);
+    assert_eq!(ensemble.call(away, client, get("/n19")).err, ErrorCode::Ok.code());
+    assert_eq!(ensemble.call(away, client, create("/more")).err, ErrorCode::Ok.code());
     ensemble.assert_agree();
 }
 

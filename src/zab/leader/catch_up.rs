@@ -6,12 +6,16 @@ use super::learner_handler::{LearnerError, LearnerHandler, Stage};
 use super::sync::{self, SyncMode};
 use super::{Leader, Output, Phase};
 use crate::proto::quorum::{SNAPSHOT_SIGNATURE, kind};
+use crate::txnlog::follows;
 use crate::types::{Instant, Zxid};
 use crate::zab::PeerConn;
 use crate::zab::recent::Recent;
 
 /// Bytes of a snapshot queued for its slowest receiver beyond which the pass over the tree waits.
 const SNAPSHOT_QUEUE_BYTES_MAX: usize = 4 << 20;
+
+/// Bytes read from the log that wait for learners, above which it is not read for more of them.
+const LOG_HELD_BYTES_MAX: usize = 64 << 20;
 
 impl Leader {
     /// A pass over the tree at `zxid` begins, for all learners that wait for one. What follows `zxid` is taken from `recent`, so all of it
@@ -87,10 +91,10 @@ impl Leader {
         let learner = &self.learners[&conn];
         let (zxid, is_observer) = (learner.zxid, learner.is_observer);
         let mode = sync::decide(recent, zxid, self.zxid_proposed, self.epoch, self.diff_bytes_max());
-        let by_snapshot = mode == SyncMode::Snapshot;
+        let from_log = mode == SyncMode::Snapshot && self.is_log_to_be_read(conn, recent);
+        let by_snapshot = mode == SyncMode::Snapshot && !from_log;
         let under_way = |learner: &LearnerHandler| {
-            (Stage::WantSnapshot..=Stage::NewLeader).contains(&learner.stage)
-                && learner.by_snapshot == by_snapshot
+            (Stage::WantLog..=Stage::NewLeader).contains(&learner.stage) && learner.by_snapshot == by_snapshot
         };
         let count = self.learners.values().filter(|learner| under_way(learner)).count();
         let count_max =
@@ -98,28 +102,115 @@ impl Leader {
         if is_observer && count >= count_max {
             return self.close(conn, &LearnerError::TooManyObserverSyncs { count });
         }
-        let end = self.history_end();
         let learner = self.learners.get_mut(&conn).expect("as just seen");
         tracing::info!(sid = learner.sid, %zxid, by_snapshot, "a learner is being synchronised");
         learner.by_snapshot = by_snapshot;
         match mode {
+            SyncMode::Snapshot if from_log => {
+                learner.enter(now, Stage::WantLog);
+                self.want_log(now, recent);
+            }
             SyncMode::Snapshot => {
                 learner.enter(now, Stage::WantSnapshot);
                 self.want_snapshot();
             }
-            SyncMode::Diff { from, entries } => {
-                learner.covered = from;
-                learner.queue.packet(kind::DIFF, zxid.max(end), None);
-                for (zxid, entry) in entries {
-                    if !is_observer || zxid <= end {
-                        learner.hold(zxid, entry);
-                    }
-                }
-                self.counters.diff_syncs += 1;
-                self.joining_count += 1;
-                self.new_leader(now, conn);
+            SyncMode::Diff { from, entries } => self.difference(now, conn, from, entries),
+        }
+    }
+
+    /// Sends the learner what follows `from`, where its history ends.
+    fn difference(&mut self, now: Instant, conn: PeerConn, from: Zxid, entries: Vec<(Zxid, Bytes)>) {
+        let end = self.history_end();
+        let learner = self.learners.get_mut(&conn).expect("it is being synchronised");
+        learner.covered = from;
+        learner.queue.packet(kind::DIFF, learner.zxid.max(end), None);
+        for (zxid, entry) in entries {
+            if !learner.is_observer || zxid <= end {
+                learner.hold(zxid, entry);
             }
         }
+        self.counters.diff_syncs += 1;
+        self.joining_count += 1;
+        self.new_leader(now, conn);
+    }
+
+    /// Whether the log is to be read for a learner, whose history may end in it before what is in memory.
+    fn is_log_to_be_read(&self, conn: PeerConn, recent: &Recent) -> bool {
+        let zxid = self.learners[&conn].zxid;
+        zxid > Zxid::ZERO && zxid < recent.first_before() && self.log_end(recent).is_some()
+    }
+
+    /// Up to where the log is read, if it may be: what was read and has not left is bounded.
+    fn log_end(&self, recent: &Recent) -> Option<Zxid> {
+        let held = self.learners.values().filter(|learner| learner.by_log).map(LearnerHandler::waiting_bytes);
+        // Not just to where memory begins: that moves on while the disk is read.
+        recent.middle(self.zxid_durable).filter(|_| held.sum::<usize>() < LOG_HELD_BYTES_MAX)
+    }
+
+    /// Asks for what the one that is furthest back lacks; the others find theirs in it. One read at a time.
+    fn want_log(&mut self, now: Instant, recent: &Recent) {
+        let waiting = self.at_stage(Stage::WantLog);
+        let Some(after) = waiting.iter().map(|conn| self.learners[conn].zxid).min() else { return };
+        if self.log_asked.is_some() {
+            return;
+        }
+        match self.log_end(recent).filter(|&end| after < end) {
+            Some(through) => {
+                self.log_asked = Some(after);
+                self.out.push(Output::ReadLog { after, through });
+            }
+            None => {
+                for conn in waiting {
+                    self.without_log(now, conn);
+                }
+                self.want_snapshot();
+            }
+        }
+    }
+
+    /// A learner that was to get a part of the log gets a snapshot.
+    fn without_log(&mut self, now: Instant, conn: PeerConn) {
+        let learner = self.learners.get_mut(&conn).expect("it waits for the log");
+        tracing::info!(sid = learner.sid, zxid = %learner.zxid, "a learner gets a snapshot: the log does not help");
+        learner.by_snapshot = true;
+        learner.enter(now, Stage::WantSnapshot);
+    }
+
+    /// Answers [`Output::ReadLog`]: what follows the entry of `after` in our log, without a gap; `None` where that cannot be had.
+    pub fn log_read(
+        &mut self,
+        now: Instant,
+        after: Zxid,
+        entries: Option<Vec<(Zxid, Bytes)>>,
+        recent: &Recent,
+    ) {
+        if self.phase == Phase::Resigned {
+            return;
+        }
+        assert!(self.log_asked.take() == Some(after), "the log was not asked for what follows {after}");
+        let entries = entries.unwrap_or_default();
+        let follow = |pair: &[(Zxid, Bytes)]| follows(pair[0].0, pair[1].0);
+        assert!(
+            entries.first().is_none_or(|(first, _)| follows(after, *first)) && entries.windows(2).all(follow),
+            "what was read behind {after} has a gap"
+        );
+        for conn in self.at_stage(Stage::WantLog) {
+            let zxid = self.learners[&conn].zxid;
+            if zxid < after {
+                // It came while the disk was read.
+                continue;
+            }
+            match sync::join(after, &entries, recent, zxid, self.zxid_proposed, self.diff_bytes_max()) {
+                Some(joined) => {
+                    self.learners.get_mut(&conn).expect("it waits for the log").by_log = true;
+                    self.difference(now, conn, zxid, joined);
+                }
+                None => self.without_log(now, conn),
+            }
+        }
+        self.want_log(now, recent);
+        self.want_snapshot();
+        self.advance(now);
     }
 
     pub(super) fn want_snapshot(&mut self) {

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! Hello --FOLLOWERINFO--> WaitEpoch --LEADERINFO--> AckEpoch --ACKEPOCH--> WaitElected --+--DIFF---------------> NewLeader
+//!                                                                                       +--> WantLog --DIFF--> NewLeader, or
 //!                                                                                       +--> WantSnapshot
 //!                                                                                            --SNAP--> Snapshot --> NewLeader
 //! NewLeader --ACK e--> Acked --UPTODATE--> Broadcast
@@ -41,6 +42,8 @@ pub(super) enum Stage {
     AckEpoch,
     /// It has promised the epoch; our history is not chosen yet.
     WaitElected,
+    /// A part of the log is being read for it.
+    WantLog,
     /// It needs a snapshot, and the next pass over the tree has not begun.
     WantSnapshot,
     /// It receives a snapshot.
@@ -136,6 +139,8 @@ pub(super) struct LearnerHandler {
     pub elects: bool,
     /// It is or was brought up to date by a snapshot.
     pub by_snapshot: bool,
+    /// What it lacks was read from the log.
+    pub by_log: bool,
     /// With its ack of NEWLEADER it holds our history up to here.
     pub covered: Zxid,
     /// It holds our history up to here durably.
@@ -169,6 +174,7 @@ impl LearnerHandler {
             zxid: Zxid::ZERO,
             elects: false,
             by_snapshot: false,
+            by_log: false,
             covered: Zxid::ZERO,
             acked: Zxid::ZERO,
             ack_last: None,
@@ -277,7 +283,7 @@ impl LearnerHandler {
         let (last, limit) = match self.stage {
             Stage::Hello | Stage::AckEpoch => (self.since, init),
             // It waits for us.
-            Stage::WaitEpoch | Stage::WaitElected | Stage::WantSnapshot => return None,
+            Stage::WaitEpoch | Stage::WaitElected | Stage::WantLog | Stage::WantSnapshot => return None,
             Stage::Snapshot if self.queue.unsent() == 0 => return None,
             Stage::Snapshot => (self.since.max(self.progressed), init),
             Stage::NewLeader => (self.since.max(self.progressed).max(self.heard), init),

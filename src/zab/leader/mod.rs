@@ -137,6 +137,12 @@ pub enum Output {
     Proved(ProofId),
     /// Learners wait for a pass over the tree: [`Leader::snapshot_begin`].
     WantSnapshot,
+    /// Learners lack more than is in memory: read our log behind `after`, which is before what `recent` holds, at least to `through`, which
+    /// is durable; answered by [`Leader::log_read`].
+    ReadLog {
+        after: Zxid,
+        through: Zxid,
+    },
     /// The reign is over, every connection closed. Nothing follows but the closing of connections that come later.
     Resign {
         reason: String,
@@ -235,6 +241,8 @@ pub struct Leader {
     snapshot_runs: bool,
     /// [`Output::WantSnapshot`] was said and no pass has begun since.
     snapshot_asked: bool,
+    /// [`Output::ReadLog`] was said for who lacks what follows this, and is not answered.
+    log_asked: Option<Zxid>,
     /// Pings and deadlines are looked after every half tick.
     timer: Instant,
     /// After this process stood still, what waits in sockets is heard before anybody counts as silent (O12).
@@ -280,6 +288,7 @@ impl Leader {
             ping_number: 0,
             snapshot_runs: false,
             snapshot_asked: false,
+            log_asked: None,
             timer: now + options.tick / 2,
             grace_until: now,
             out: Vec::new(),

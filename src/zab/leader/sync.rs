@@ -63,6 +63,26 @@ pub(super) fn entries_after(
     Some((before, collect(entries, last, bytes_max)?))
 }
 
+/// Our history after `zxid`, from a part of the log, `read` behind `after`, and what is in memory; `None` where `zxid` is not in that part,
+/// or it does not reach what is in memory, or all of it is more than `bytes_max`.
+pub(super) fn join(
+    after: Zxid,
+    read: &[(Zxid, Bytes)],
+    recent: &Recent,
+    zxid: Zxid,
+    last: Zxid,
+    bytes_max: usize,
+) -> Option<Vec<(Zxid, Bytes)>> {
+    let (read_last, _) = read.last()?;
+    let from = read.partition_point(|&(held, _)| held <= zxid);
+    let before = if from == 0 { after } else { read[from - 1].0 };
+    let later = recent.after(*read_last)?;
+    if before != zxid || *read_last > last {
+        return None;
+    }
+    collect(read[from..].iter().map(|(zxid, entry)| (*zxid, entry)).chain(later), last, bytes_max)
+}
+
 /// Entries up to `last`; `None` where they are more than `bytes_max` bytes.
 fn collect<'a>(
     entries: impl Iterator<Item = (Zxid, &'a Bytes)>,

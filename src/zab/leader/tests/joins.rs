@@ -153,6 +153,65 @@ fn snapshots_for_whoever_is_not_exactly_in_our_history_and_truncation_for_nobody
     }
 }
 
+/// What is no longer in memory is read from the log, once for all that wait; whose end is not in it gets a snapshot.
+#[test]
+fn what_is_not_in_memory_comes_from_the_log() {
+    let mut world = World::established_with(LeaderOptions { diff_syncs_max: 9, ..options(&[1, 2, 3]) });
+    world.recent = Recent::new(2, 1 << 20);
+    world.recent.reset(zxid(1, 3));
+    let last = world.propose(4);
+    world.durable(last);
+    world.ack(2, last);
+    let comes = |world: &mut World, conn: u32, end: Zxid| {
+        world.hello(conn, i64::from(conn), 1, kind::OBSERVER_INFO);
+        world.ack_epoch(conn, 1, end);
+        world.inboxes.remove(&world.conn(conn));
+    };
+    for (conn, end) in [(3, zxid(1, 2)), (4, zxid(2, 1)), (5, zxid(1, 9))] {
+        comes(&mut world, conn, end);
+    }
+    let asked = Output::ReadLog { after: zxid(1, 2), through: zxid(2, 3) };
+    assert_eq!(world.said, [Output::Committed(last), asked]);
+    // Not far enough back for this one: it waits for the next.
+    comes(&mut world, 6, zxid(1, 1));
+    assert_eq!(world.said.len(), 2);
+    let read = [zxid(1, 3), zxid(2, 1), zxid(2, 2), zxid(2, 3)].map(|zxid| (zxid, entry(zxid)));
+    world.leader.log_read(world.now, zxid(1, 2), Some(read.to_vec()), &world.recent);
+    world.turn();
+    let asked = Output::ReadLog { after: zxid(1, 1), through: zxid(2, 3) };
+    assert_eq!(world.said.split_off(2), [asked, Output::WantSnapshot]);
+    world.leader.log_read(world.now, zxid(1, 1), None, &world.recent);
+    world.turn();
+    let sent = |after: &[Zxid]| {
+        let mut kinds = vec![Got::new(kind::DIFF, last)];
+        for &zxid in after {
+            kinds.extend([Got::entry(kind::PROPOSAL, zxid), Got::new(kind::COMMIT, zxid)]);
+        }
+        kinds
+    };
+    let mut got = world.read(3);
+    assert_eq!(got.pop().map(|got| got.kind), Some(kind::NEW_LEADER));
+    assert_eq!(got, sent(&[zxid(1, 3), zxid(2, 1), zxid(2, 2), zxid(2, 3), zxid(2, 4)]));
+    let mut got = world.read(4);
+    assert_eq!(got.pop().map(|got| got.kind), Some(kind::NEW_LEADER));
+    assert_eq!(got, sent(&[zxid(2, 2), zxid(2, 3), zxid(2, 4)]));
+    assert_eq!(world.read(5), []);
+    world.snapshot(last, &[b"the tree"]);
+    for conn in [5, 6] {
+        let bytes = world.inboxes.remove(&world.conn(conn)).unwrap();
+        assert!(bytes.starts_with(&packet(kind::SNAP, last, None)));
+    }
+    // Nor does it help where memory has moved on, or the disk has it no more.
+    for (conn, read) in [(7, None), (8, Some(vec![(zxid(1, 3), entry(zxid(1, 3)))]))] {
+        comes(&mut world, conn, zxid(1, 2));
+        world.said.clear();
+        world.leader.log_read(world.now, zxid(1, 2), read, &world.recent);
+        world.turn();
+        assert_eq!(world.said, [Output::WantSnapshot], "connection {conn}");
+        world.snapshot(last, &[]);
+    }
+}
+
 #[test]
 fn who_distrusts_what_it_holds_gets_a_snapshot_even_of_nothing() {
     let mut world = World::new(options(&[1, 2, 3]), epochs(0, 0), &[]);

@@ -369,6 +369,9 @@ fn a_learner_that_does_not_read_costs_a_bounded_amount() {
     // While it joins as well.
     world.hello(7, 3, 1, kind::FOLLOWER_INFO);
     world.ack_epoch(7, 1, zxid(1, 3));
+    assert!(matches!(world.said.last(), Some(Output::ReadLog { after, .. }) if *after == zxid(1, 3)));
+    world.leader.log_read(world.now, zxid(1, 3), None, &world.recent);
+    world.turn();
     assert!(world.said.contains(&Output::WantSnapshot));
     world.leader.snapshot_begin(world.now, world.leader.zxid_committed(), &world.recent);
     for _ in 0..10_000 {
