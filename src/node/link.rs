@@ -81,6 +81,8 @@ pub enum ToPipeline {
 pub enum Serving {
     /// Those that are here are closed; a handshake is closed without an answer.
     No,
+    /// Reads, for clients that said they want no more. Always after [`Serving::No`] and before it.
+    ReadOnly,
     #[default]
     Yes,
 }

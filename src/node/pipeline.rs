@@ -34,10 +34,12 @@ use crate::zab::PeerWork;
 use crate::zab::leader::ProofId;
 
 mod audit;
+mod diskless;
 mod ensemble;
 mod feed;
 mod leading;
 mod learning;
+mod local;
 mod questions;
 mod reconfig;
 mod reporter;
@@ -50,6 +52,7 @@ mod throttle;
 use ensemble::Ensemble;
 pub use ensemble::{EnsembleOptions, Modes};
 use learning::{Claimed, Install};
+use local::LocalSessions;
 use questions::Questions;
 use reporter::Reporter;
 use snapshots::{Ended, Snapshots};
@@ -202,6 +205,8 @@ pub struct Pipeline<L> {
     /// This server's part in its ensemble; `None` where it is alone.
     ensemble: Option<Box<Ensemble>>,
     serving: Serving,
+    /// Sessions no other server knows, where there may be any.
+    local: Option<Box<LocalSessions>>,
     /// Entries of others may meet a state that has them already.
     fit: Fit,
     /// The last transaction's digest was that of the tree, or the tree is fresh from the leader. Where it still is not, fetching it
@@ -275,6 +280,7 @@ impl<L: PipelineLink> Pipeline<L> {
             zxid_committed: zxid,
             ensemble: None,
             serving: Serving::Yes,
+            local: None,
             fit: Fit::Exact,
             digest_trusted: true,
             proved: None,
@@ -403,6 +409,7 @@ impl<L: PipelineLink> Pipeline<L> {
             self.stopped = true;
             self.owed.push(Output::Stopped);
         }
+        self.do_without_disk();
         self.turned = now.instant;
         let timer = self.next_timer().filter(|_| !self.has_more()).unwrap_or(now.instant);
         self.turn_due = timer.max(now.instant);
@@ -410,6 +417,7 @@ impl<L: PipelineLink> Pipeline<L> {
 
     /// Hands over everything owed since the last call.
     pub fn drain(&mut self, owed: &mut Vec<Output>) {
+        self.do_without_disk();
         owed.append(&mut self.owed);
     }
 
@@ -417,6 +425,7 @@ impl<L: PipelineLink> Pipeline<L> {
     pub fn next_timer(&self) -> Option<Instant> {
         [
             self.database.sessions.next_due().filter(|_| self.makes_transactions()),
+            self.local.as_deref().and_then(LocalSessions::next_due),
             self.log.next_timer(),
             // Others wait for the leader's.
             Some(self.sweep.next).filter(|_| self.makes_transactions()),
@@ -477,6 +486,12 @@ impl<L: PipelineLink> Pipeline<L> {
                 let answer = if admitted { ToFront::Admitted { conn } } else { ToFront::TurnedAway { conn } };
                 self.links[front].push(answer);
             }
+            ToPipeline::Open { conn, timeout_ms } if self.local.is_some() => {
+                self.open_local(front, conn, timeout_ms);
+            }
+            ToPipeline::Renew { conn, session, timeout_ms } if self.is_local(session) => {
+                self.renew_local(front, conn, session, timeout_ms);
+            }
             ToPipeline::Open { conn, timeout_ms } if self.is_learning() => {
                 self.forward_open(front, conn, timeout_ms);
             }
@@ -497,6 +512,7 @@ impl<L: PipelineLink> Pipeline<L> {
                 if self.database.sessions.detach(session, owner(front, conn)) {
                     self.database.sessions.touch(session, heard);
                 }
+                self.detach_local(front, conn, session, heard);
             }
             ToPipeline::Heard { session, conn, heard } => {
                 let owned = self
@@ -507,6 +523,7 @@ impl<L: PipelineLink> Pipeline<L> {
                 if owned {
                     self.decide(session, Some(heard));
                 }
+                self.heard_local(front, conn, session, heard);
             }
             ToPipeline::Word { conn, word, argument } => {
                 self.begin_survey(SurveyAsker::Client { front, conn }, word, argument);
@@ -571,12 +588,17 @@ impl<L: PipelineLink> Pipeline<L> {
                 None
             },
         };
-        if self.is_learning() {
-            return self.forward(front, request, origin, throttled);
+        if self.serving == Serving::ReadOnly {
+            return self.request_read_only(front, &request, origin);
         }
-        if throttled {
+        if throttled && !self.is_learning() {
             self.queue.push_back(Item::Refused { origin, err: ErrorCode::ThrottledOp });
             return;
+        }
+        let origin = if throttled { Some(origin) } else { self.local_request(&request, origin) };
+        let Some(origin) = origin else { return };
+        if self.is_learning() {
+            return self.forward(front, request, origin, throttled);
         }
         if request.op == OpCode::Sync
             && let Some(proof) = self.prove()
@@ -594,7 +616,7 @@ impl<L: PipelineLink> Pipeline<L> {
         }
         self.scratch.clear();
         if request.op == OpCode::CloseSession {
-            if !self.database.sessions.mark_closing(request.session) {
+            if !self.mark_closing(request.session) {
                 self.queue.push_back(Item::Refused { origin, err: ErrorCode::SessionExpired });
                 return;
             }
@@ -615,6 +637,7 @@ impl<L: PipelineLink> Pipeline<L> {
             op: request.op,
             body: &request.body,
             identities: &request.identities,
+            lease: self.lease(request.session),
         };
         match self.prepare(&write) {
             Prepared::Entry { zxid } => {
@@ -681,7 +704,7 @@ impl<L: PipelineLink> Pipeline<L> {
             match self.queue.pop_front().expect("there is a front") {
                 Item::Write { zxid, entry, origin } => self.apply(zxid, &entry, Some(&origin)),
                 Item::Own { zxid, entry } => match self.claim(&entry) {
-                    Claimed::Nobodys => self.apply(zxid, &entry, None),
+                    Claimed::Nobodys | Claimed::Upgrade => self.apply(zxid, &entry, None),
                     Claimed::Write(origin) => self.apply(zxid, &entry, Some(&origin)),
                     Claimed::Open { front, conn, timeout_ms } => {
                         self.open(zxid, &entry, front, conn, timeout_ms);
@@ -797,6 +820,9 @@ impl<L: PipelineLink> Pipeline<L> {
                 watch: None,
             });
         }
+        if let (Some(session), Some(leading)) = (closes, self.leading()) {
+            leading.owners.remove(&session);
+        }
         if entry.header.kind == kind::CREATE_SESSION {
             self.session_began(entry.header.session);
         }
@@ -899,6 +925,9 @@ impl<L: PipelineLink> Pipeline<L> {
         let gap = now.since(self.turned);
         tracing::warn!("stood still for up to {} ms; no session ends for that", gap.as_millis());
         self.database.sessions.forgive(gap);
+        if let Some(local) = &mut self.local {
+            local.forgive(gap);
+        }
         // Not for every turn that is late for the same reason.
         (self.turned, self.turn_due) = (now, now);
     }
@@ -909,6 +938,7 @@ impl<L: PipelineLink> Pipeline<L> {
         }
         let now = self.now.instant;
         self.log.on_timer(now);
+        self.local_timers();
         if !self.makes_transactions() {
             return;
         }

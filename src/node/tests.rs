@@ -97,13 +97,22 @@ impl World {
     }
 
     fn with(front_count: usize, adjust: impl FnOnce(&mut FrontOptions, &mut PipelineOptions)) -> World {
+        World::of(ServerId(1), front_count, adjust)
+    }
+
+    fn of(
+        server: ServerId,
+        front_count: usize,
+        adjust: impl FnOnce(&mut FrontOptions, &mut PipelineOptions),
+    ) -> World {
         let sessions = SessionTable::new(TICK_MS as u32, 1);
         let database = Database::new(TreeOptions { hash_seed: 1 }, sessions);
-        World::holding(database, Start::fresh(9, Zxid::ZERO), BTreeMap::new(), front_count, adjust)
+        World::holding(server, database, Start::fresh(9, Zxid::ZERO), BTreeMap::new(), front_count, adjust)
     }
 
     /// A node that begins with what an earlier one has left.
     fn holding(
+        server: ServerId,
         mut database: Database,
         start: Start,
         segments: BTreeMap<SegmentId, Vec<u8>>,
@@ -164,7 +173,7 @@ impl World {
             })
             .collect();
         let log = Writer::new(log_options(), start);
-        let ids = IdSource::new(ServerId(1), now.instant.as_ms());
+        let ids = IdSource::new(server, now.instant.as_ms());
         World {
             pipeline: Pipeline::new(pipeline_options, database, log, ids, links, now),
             fronts,

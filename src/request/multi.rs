@@ -60,6 +60,31 @@ pub fn decode_writes<'a>(reader: &mut Reader<'a>) -> Result<Vec<WriteOp<'a>>, Mu
     }
 }
 
+/// Whether a write would make a node that ends with its session; what does not decode makes none.
+/// Source: ZooKeeper `QuorumZooKeeperServer#checkUpgradeSession`.
+pub fn makes_ephemeral(op: OpCode, body: &[u8]) -> bool {
+    let mut reader = Reader::new(body);
+    match op {
+        OpCode::Create | OpCode::Create2 => {
+            CreateRequest::decode(&mut reader, op).is_ok_and(|request| is_ephemeral(op, &request))
+        }
+        OpCode::Multi => decode_writes(&mut reader).is_ok_and(|ops| {
+            let is_one = |op: &WriteOp<'_>| match op {
+                WriteOp::Create { op, request } => is_ephemeral(*op, request),
+                _ => false,
+            };
+            ops.iter().any(is_one)
+        }),
+        _ => false,
+    }
+}
+
+/// Whether this create makes a node that ends with its session.
+pub fn is_ephemeral(op: OpCode, request: &CreateRequest<'_>) -> bool {
+    matches!(op, OpCode::Create | OpCode::Create2)
+        && CreateMode::of(request.flags).is_some_and(CreateMode::is_ephemeral)
+}
+
 /// In a multi the flag takes part in the kind of node. Source: ZooKeeper `MultiOperationRecord#deserialize`, `Op.Create`.
 fn stored_op(op: OpCode, request: &CreateRequest<'_>) -> Result<OpCode, MultiError> {
     let flags = request.flags;

@@ -54,6 +54,19 @@ pub struct Write<'a> {
     /// The record behind the request header.
     pub body: &'a [u8],
     pub identities: &'a Identities,
+    pub lease: Lease,
+}
+
+/// By what right a session writes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Lease {
+    /// It is in the database.
+    #[default]
+    Global,
+    /// Its beginning is proposed.
+    Begun,
+    /// Only the server of its client knows it: it makes no ephemeral nodes.
+    Local,
 }
 
 /// What became of a request.
@@ -483,6 +496,9 @@ impl Task<'_, '_> {
             // A time to live goes with no other flag.
             return Err(ErrorCode::BadArguments.into());
         }
+        if self.write.lease == Lease::Local && multi::is_ephemeral(op, request) {
+            return Err(ErrorCode::EphemeralOnLocalSession.into());
+        }
         self.check_session()?;
         let path = request.path.as_deref().ok_or(ErrorCode::MarshallingError)?;
         let (parent_path, _) = split_sound(path)?;
@@ -640,6 +656,7 @@ impl Task<'_, '_> {
 
     fn check_session(&self) -> Result<(), Refusal> {
         match self.database.sessions.get(self.write.session) {
+            _ if self.write.lease != Lease::Global => Ok(()),
             Some(session) if !session.closing => Ok(()),
             _ => Err(ErrorCode::SessionExpired.into()),
         }

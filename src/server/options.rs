@@ -257,7 +257,10 @@ pub(super) fn pipeline(
         sweep_interval: Duration::from_millis(u64::from(nodes.container_check_interval_ms)),
         sweep_per_minute_max: u64::from(nodes.container_per_minute_max),
         sweep_never_used_ms: nodes.container_never_used_interval_ms,
-        connection_throttle: connection_throttle(&config.connection_throttle),
+        connection_throttle: connection_throttle(
+            &config.connection_throttle,
+            config.ensemble.is_some() && config.local_sessions_enabled,
+        ),
         request_throttle: request_throttle(config),
         facts: ServerFacts::of(config, super::gauges::environment(), process),
         seed,
@@ -333,15 +336,21 @@ pub(super) fn ensemble(
         epochs,
         standing,
         recent_bytes_max: RECENT_BYTES_MAX,
-        modes: Modes { snapshot_size_factor: ensemble.snapshot_size_factor },
+        modes: Modes {
+            snapshot_size_factor: ensemble.snapshot_size_factor,
+            read_only: config.read_only_mode_enabled,
+            local_sessions: config.local_sessions_enabled,
+            local_sessions_upgrade: config.local_sessions_upgrading_enabled,
+            diskless: !ensemble.observer_sync && !ensemble.membership.is_voter(me),
+        },
         staged_bytes_max: STAGED_BYTES_MAX,
         hash_seed,
         tick_ms: config.tick_time_ms,
     }
 }
 
-/// Every session of a standalone server is a global one.
-fn connection_throttle(config: &ConnectionThrottle) -> ConnectionThrottleOptions {
+/// New sessions of a server are all local ones or all global ones.
+fn connection_throttle(config: &ConnectionThrottle, local_sessions: bool) -> ConnectionThrottleOptions {
     let ms = |ms: u32| Duration::from_millis(u64::from(ms));
     ConnectionThrottleOptions {
         tokens_max: config.tokens,
@@ -351,7 +360,7 @@ fn connection_throttle(config: &ConnectionThrottle) -> ConnectionThrottleOptions
         drop_increase: config.drop_increase,
         drop_decrease: config.drop_decrease,
         decrease_ratio: config.decrease_ratio,
-        open_weight: config.global_weight,
+        open_weight: if local_sessions { config.local_weight } else { config.global_weight },
         renew_weight: config.renew_weight,
     }
 }

@@ -190,6 +190,11 @@ impl<L: FrontLink> Front<L> {
             self.link.push(ToPipeline::Admit { conn: id, renew: request.session != SessionId::NONE });
             return false;
         }
+        if self.serving == Serving::ReadOnly && request.read_only != Some(true) {
+            // It wants a server that can write.
+            self.close(id);
+            return true;
+        }
         self.counters.connect_requests += 1;
         self.open(id, &request);
         true
@@ -257,6 +262,16 @@ impl<L: FrontLink> Front<L> {
             self.unknown(id, header.xid);
             return true;
         };
+        if self.serving == Serving::ReadOnly && needs_leader(op) {
+            let conn = &mut self.conns[id.0 as usize];
+            if conn.pending > 0 {
+                conn.stalled = true;
+                return false;
+            }
+            let zxid = self.catch_up();
+            self.answer(id, header.xid, Some(op), zxid, ErrorCode::NotReadOnly, &[]);
+            return true;
+        }
         use OpCode::*;
         match op {
             GetData | Exists | GetChildren | GetChildren2 | GetAcl | GetAllChildrenNumber | MultiRead => {
@@ -549,6 +564,26 @@ pub(super) fn answers_at_length(op: OpCode) -> bool {
 /// Whether the operation may leave a watch of its connection.
 pub(super) fn leaves_watch(op: OpCode) -> bool {
     matches!(op, OpCode::GetData | OpCode::Exists | OpCode::GetChildren | OpCode::GetChildren2)
+}
+
+/// What is not to be had of a server without a leader. Source: ZooKeeper `ReadOnlyRequestProcessor`.
+fn needs_leader(op: OpCode) -> bool {
+    use OpCode::*;
+    matches!(
+        op,
+        Create
+            | Create2
+            | CreateContainer
+            | CreateTtl
+            | Delete
+            | DeleteContainer
+            | SetData
+            | SetAcl
+            | Multi
+            | Reconfig
+            | Check
+            | Sync
+    )
 }
 
 /// What is done by the front and must come in its turn.

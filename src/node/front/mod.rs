@@ -552,7 +552,7 @@ impl<L: FrontLink> Front<L> {
             timeout_ms,
             session,
             password: session::password(session),
-            read_only: read_only.map(|_| false),
+            read_only: read_only.map(|_| self.serving == Serving::ReadOnly),
         }
         .encode_frame(&mut conn.output);
         self.counters.connect_replies += 1;

@@ -10,7 +10,7 @@ impl<L: FrontLink> Front<L> {
     /// Without a leader every client has to go; the answers under way come back as refusals.
     pub(super) fn set_serving(&mut self, serving: Serving) {
         self.serving = serving;
-        if serving == Serving::Yes {
+        if serving != Serving::No {
             return;
         }
         let served: Vec<ConnId> = self

@@ -18,6 +18,7 @@ use std::time::Duration;
 use super::feed::Feed;
 use super::leading::LearnerRequest;
 use super::learning::Learning;
+use super::local::LocalSessions;
 use super::reconfig::Memberships;
 use super::{Item, Output, Pipeline};
 use crate::config::{MemberAddress, Membership};
@@ -89,13 +90,31 @@ pub struct Modes {
     /// `snapshotSizeFactor`: a learner gets a part of the log rather than a snapshot as long as that is no longer than so much of it.
     /// Zero sets no limit; negative is never.
     pub snapshot_size_factor: f64,
+    /// `readonlymode.enabled`: reads are served where no leader is to be found for long.
+    pub read_only: bool,
+    /// `localSessionsEnabled`: sessions of this server's clients are known to it alone.
+    pub local_sessions: bool,
+    /// `localSessionsUpgradingEnabled`: until they want an ephemeral node.
+    pub local_sessions_upgrade: bool,
+    /// `syncEnabled=false`: an observer writes nothing to its disk. When it begins anew, it is brought up to date from what was there before.
+    pub diskless: bool,
 }
 
 impl Default for Modes {
     fn default() -> Modes {
-        Modes { snapshot_size_factor: 0.33 }
+        Modes {
+            snapshot_size_factor: 0.33,
+            read_only: false,
+            local_sessions: false,
+            local_sessions_upgrade: false,
+            diskless: false,
+        }
     }
 }
+
+/// How long a server looks for a leader before it serves reads, at least; else a tick.
+/// Source: ZooKeeper `QuorumPeer#run`, case LOOKING.
+const READ_ONLY_AFTER_MIN: Duration = Duration::from_millis(2000);
 
 /// Who a connection to a peer belongs to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -141,6 +160,8 @@ pub(super) struct Leading {
     pub reigns: bool,
     /// Through which learner a session speaks, if not through a front here.
     pub owners: BTreeMap<SessionId, PeerConn>,
+    /// Sessions whose beginning is proposed and not applied, and whether their end is proposed, too.
+    pub beginning: BTreeMap<SessionId, bool>,
     pub feed: Feed,
     /// Learners' requests that wait for room, in the order they came.
     pub early: VecDeque<LearnerRequest>,
@@ -166,8 +187,8 @@ pub(super) struct Ensemble {
     dial_next: u32,
     /// Who leads, as far as this server knows.
     pub leader: Option<ServerId>,
-    /// A whole snapshot is to be asked for, if the leader is still that of this epoch.
-    snap_wanted: Option<Epoch>,
+    /// A whole snapshot is to be asked for, if the leader is still that of this epoch; until a leader has brought this server up to date.
+    pub snap_wanted: Option<Epoch>,
     /// Its vote does not count in this election.
     abstains: bool,
     /// What is known to be committed: no leader may cut that (S5).
@@ -176,6 +197,8 @@ pub(super) struct Ensemble {
     failures: u32,
     /// No role begins before.
     not_before: Option<Instant>,
+    /// When reads are to be served if there is no leader by then.
+    pub read_only_at: Option<Instant>,
     /// What the last role told its machine to be durable.
     pub durable_told: Zxid,
     /// Answers of the disk that an earlier reign asked for: they come first, and mean nothing any more.
@@ -204,6 +227,7 @@ impl Ensemble {
             decided: Zxid::ZERO,
             failures: 0,
             not_before: None,
+            read_only_at: None,
             durable_told: zxid_last,
             log_reads_void: 0,
             outbox: VecDeque::new(),
@@ -218,6 +242,17 @@ impl Ensemble {
             Standing::Full => false,
             Standing::Empty { may_found } => !may_found || self.voting.others_have_data(),
         }
+    }
+
+    /// Begins to wait for a leader before reads are served without.
+    fn await_leader(&mut self, now: Instant) {
+        let wait = self.options.tick.max(READ_ONLY_AFTER_MIN);
+        self.read_only_at = self.options.modes.read_only.then(|| now + wait);
+    }
+
+    /// What is here is known to differ from what a leader has.
+    pub fn is_to_be_refetched(&self) -> bool {
+        self.snap_wanted.is_some()
     }
 
     /// Numbers of dials here are odd, those of the mesh even.
@@ -243,7 +278,7 @@ impl Ensemble {
     fn next_timer(&self) -> Option<Instant> {
         let role = match &self.role {
             Role::Settling => self.not_before,
-            Role::Looking => None,
+            Role::Looking => self.read_only_at,
             Role::Dialling(dialling) if dialling.conn.is_none() => Some(dialling.next),
             Role::Dialling(dialling) => Some(dialling.until),
             Role::Learning(learning) => learning.machine.next_timer(),
@@ -263,7 +298,18 @@ impl<L: PipelineLink> Pipeline<L> {
         self.zxid_committed = self.database.zxid_applied();
         self.serving = Serving::No;
         self.fit = Fit::Fuzzy;
-        self.ensemble = Some(Box::new(Ensemble::new(options, zxid_last)));
+        let (now, modes) = (self.now.instant, options.modes);
+        self.local = modes.local_sessions.then(|| {
+            let upgrades = modes.local_sessions_upgrade;
+            Box::new(LocalSessions::new(options.tick_ms, options.hash_seed, upgrades, now))
+        });
+        if modes.diskless {
+            assert!(options.observer, "a server that votes keeps what it promised");
+            self.snapshots.only_installs();
+        }
+        let mut ensemble = Ensemble::new(options, zxid_last);
+        ensemble.await_leader(now);
+        self.ensemble = Some(Box::new(ensemble));
         self.recall_membership();
         self
     }
@@ -523,7 +569,12 @@ impl<L: PipelineLink> Pipeline<L> {
         let Some(ensemble) = self.ensemble.as_deref_mut() else { return };
         ensemble.voting.on_timer(now);
         match &mut ensemble.role {
-            Role::Settling | Role::Looking => {}
+            Role::Settling => {}
+            Role::Looking => {
+                if ensemble.read_only_at.is_some_and(|at| at <= now) {
+                    self.serve_read_only();
+                }
+            }
             Role::Learning(learning) => learning.machine.on_timer(now),
             Role::Leading(leading) => leading.machine.on_timer(now),
             Role::Dialling(dialling) => {
@@ -587,6 +638,9 @@ impl<L: PipelineLink> Pipeline<L> {
             return;
         }
         self.surveys.chronicle.elected(now);
+        ensemble.read_only_at = None;
+        self.stop_serving();
+        let ensemble = self.ensemble.as_deref_mut().expect("as just seen");
         ensemble.leader = Some(leader);
         ensemble.durable_told = zxid_last;
         let me = ensemble.options.me;
@@ -599,6 +653,7 @@ impl<L: PipelineLink> Pipeline<L> {
                 established: None,
                 reigns: false,
                 owners: BTreeMap::new(),
+                beginning: BTreeMap::new(),
                 feed: Feed::default(),
                 early: VecDeque::new(),
                 early_bytes: 0,
@@ -655,7 +710,7 @@ impl<L: PipelineLink> Pipeline<L> {
             (leader, conn, until),
             ensemble.epochs,
             zxid_last,
-            ensemble.snap_wanted.take(),
+            ensemble.snap_wanted,
             ensemble.has_no_standing(),
             self.options.prepare.entry_bytes_max,
             self.now.instant,
@@ -684,6 +739,11 @@ impl<L: PipelineLink> Pipeline<L> {
                 if !ensemble.outbox.is_empty() {
                     return false;
                 }
+                let (modes, me) = (ensemble.options.modes, ensemble.options.me);
+                assert!(
+                    !modes.diskless || !ensemble.options.membership.is_voter(me),
+                    "this server was made a voter and has syncEnabled=false: it has to begin anew, with a disk"
+                );
                 tracing::debug!("the log is settled at {zxid_last}");
                 self.surveys.chronicle.looks(now);
                 ensemble.role = Role::Looking;
@@ -855,14 +915,38 @@ impl<L: PipelineLink> Pipeline<L> {
 
     /// Clients may come.
     pub(super) fn serve(&mut self) {
-        self.serving = Serving::Yes;
         if let Some(ensemble) = self.ensemble.as_deref_mut() {
             ensemble.failures = 0;
             let leads = matches!(ensemble.role, Role::Leading(_));
             self.surveys.chronicle.serves(self.now.instant, leads, ensemble.options.observer);
         }
+        self.begin_to_serve(Serving::Yes);
+    }
+
+    pub(super) fn begin_to_serve(&mut self, serving: Serving) {
+        assert!(self.serving == Serving::No, "{serving:?} after {:?}", self.serving);
+        self.serving = serving;
+        if let Some(local) = &mut self.local {
+            local.served(self.now.instant);
+        }
         for front in 0..self.links.len() {
-            self.tell(front, ToFront::Serving(Serving::Yes));
+            self.tell(front, ToFront::Serving(serving));
+        }
+    }
+
+    /// All clients have to go; what they asked and is not begun is dropped.
+    fn stop_serving(&mut self) {
+        if self.serving != Serving::No {
+            self.serving = Serving::No;
+            for front in 0..self.links.len() {
+                self.tell(front, ToFront::Serving(Serving::No));
+            }
+        }
+        for (front, request) in self.requests.drain().collect::<Vec<_>>() {
+            self.tell(front, ToFront::Dropped { conn: request.conn, op: request.op });
+        }
+        if let Some(local) = &mut self.local {
+            local.unserved(self.now.instant);
         }
     }
 
@@ -900,13 +984,10 @@ impl<L: PipelineLink> Pipeline<L> {
             self.owed.push(Output::Peer(PeerWork::Close { conn }));
         }
         ensemble.peers.retain(|_, whose| !is_roles(whose));
+        ensemble.await_leader(self.now.instant);
+        self.stop_serving();
+        let Some(ensemble) = self.ensemble.as_deref_mut() else { return };
         let outbox = &mut ensemble.outbox;
-        if self.serving == Serving::Yes {
-            self.serving = Serving::No;
-            for front in 0..self.links.len() {
-                outbox.push_back((front, ToFront::Serving(Serving::No)));
-            }
-        }
         let mut entries = VecDeque::new();
         for item in self.queue.drain(..) {
             match item {
@@ -928,9 +1009,6 @@ impl<L: PipelineLink> Pipeline<L> {
             }
         }
         self.queue = entries;
-        for (front, request) in self.requests.drain() {
-            outbox.push_back((front, ToFront::Dropped { conn: request.conn, op: request.op }));
-        }
         match role {
             Role::Learning(mut learning) => {
                 learning.local.drain(outbox);
@@ -971,8 +1049,10 @@ impl<L: PipelineLink> Pipeline<L> {
 
     /// Answers what clients want of a server that serves nobody. `None`: done.
     pub(super) fn unless_unserved(&mut self, front: usize, message: ToPipeline) -> Option<ToPipeline> {
-        if self.serving == Serving::Yes {
-            return Some(message);
+        match self.serving {
+            Serving::Yes => return Some(message),
+            Serving::ReadOnly => return self.take_read_only(front, message),
+            Serving::No => {}
         }
         match message {
             ToPipeline::Request(request) => {

@@ -13,7 +13,7 @@ use crate::proto::client::OpCode;
 use crate::proto::quorum::RequestHeader;
 use crate::proto::txn::kind;
 use crate::request::auth::Identities;
-use crate::request::prepare::{Prepared, Write};
+use crate::request::prepare::{Lease, Prepared, Write};
 use crate::txnlog::LogRange;
 use crate::types::{SessionId, Zxid};
 use crate::zab::PeerConn;
@@ -88,10 +88,13 @@ impl<L: PipelineLink> Pipeline<L> {
             kind::CREATE_SESSION => {
                 let timeout_ms = Reader::new(&body).i32().unwrap_or(0);
                 self.own(session, conn);
+                if let Some(leading) = self.leading() {
+                    leading.beginning.insert(session, false);
+                }
                 self.preparer.create_session(session, timeout_ms, now.wall_ms, &mut self.scratch)
             }
             kind::CLOSE_SESSION => {
-                if self.database.sessions.mark_closing(session) {
+                if self.mark_closing(session) {
                     let scratch = &mut self.scratch;
                     self.preparer.close_session(&self.database, session, cxid, now.wall_ms, scratch)
                 } else {
@@ -123,15 +126,21 @@ impl<L: PipelineLink> Pipeline<L> {
         auth: &[(String, String)],
     ) -> Zxid {
         let is_elsewhere = self.database.sessions.get(session).is_some_and(|found| found.owner.is_some());
+        let lease = self.lease_elsewhere(session);
         let Some(leading) = self.leading() else { unreachable!("a learner's request is a leader's") };
-        if is_elsewhere || *leading.owners.entry(session).or_insert(conn) != conn {
+        let owner = match lease {
+            // Nobody would tell of its end.
+            Lease::Local => leading.owners.get(&session).copied().unwrap_or(conn),
+            Lease::Global | Lease::Begun => *leading.owners.entry(session).or_insert(conn),
+        };
+        if is_elsewhere || owner != conn {
             return self.refuse_learner(session, cxid, ErrorCode::SessionMoved);
         }
         let shown = auth.iter().map(|(scheme, id)| (scheme.as_str(), id.as_str()));
         let Some(identities) = Identities::of_peer(shown) else {
             return self.refuse_learner(session, cxid, ErrorCode::MarshallingError);
         };
-        let write = Write { session, cxid, op, body, identities: &identities };
+        let write = Write { session, cxid, op, body, identities: &identities, lease };
         match self.prepare(&write) {
             Prepared::Entry { zxid } => zxid,
             Prepared::Refused(err) => self.refuse_learner(session, cxid, err),

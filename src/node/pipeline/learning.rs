@@ -42,6 +42,8 @@ pub(super) struct Learning {
     pub refetch: Option<Epoch>,
     touches: Option<Collecting>,
     touch_round: u64,
+    /// Heard from, and no room in the last answer: one a session at most.
+    touches_left: Vec<(SessionId, i32)>,
 }
 
 /// A database that came from a leader.
@@ -86,23 +88,51 @@ struct Renewing {
 #[derive(Debug)]
 enum Waiting {
     Write(Origin),
-    Open { front: usize, conn: ConnId, timeout_ms: i32 },
-    Sync { origin: Origin, path: Bytes, is_done: bool },
-    Read { front: usize, request: Box<Request> },
-    Refused { origin: Origin, err: ErrorCode },
+    Open {
+        front: usize,
+        conn: ConnId,
+        timeout_ms: i32,
+    },
+    /// A local session becomes a global one.
+    Upgrade,
+    Sync {
+        origin: Origin,
+        path: Bytes,
+        is_done: bool,
+    },
+    Read {
+        front: usize,
+        request: Box<Request>,
+    },
+    Refused {
+        origin: Origin,
+        err: ErrorCode,
+    },
 }
 
 /// Whose request a committed transaction is.
 pub(super) enum Claimed {
     Nobodys,
     Write(Origin),
-    Open { front: usize, conn: ConnId, timeout_ms: i32 },
+    Open {
+        front: usize,
+        conn: ConnId,
+        timeout_ms: i32,
+    },
+    /// The beginning of what was a local session here, or an error in its stead.
+    Upgrade,
 }
 
 impl LocalRequests {
     fn push(&mut self, session: SessionId, waiting: Waiting) {
         self.sessions.entry(session).or_default().push_back(waiting);
         self.count += 1;
+    }
+
+    /// An answer that needs nothing of the leader, behind what the session waits for.
+    pub fn push_refused(&mut self, session: SessionId, origin: Origin, err: ErrorCode) {
+        self.push(session, Waiting::Refused { origin, err });
+        self.ready.push_back(session);
     }
 
     fn is_waiting(&self, session: SessionId) -> bool {
@@ -122,7 +152,9 @@ impl LocalRequests {
                 };
                 fits && origin.xid == header.cxid
             }
-            Some(Waiting::Open { .. }) => matches!(header.kind, kind::CREATE_SESSION | kind::ERROR),
+            Some(Waiting::Open { .. } | Waiting::Upgrade) => {
+                matches!(header.kind, kind::CREATE_SESSION | kind::ERROR)
+            }
             _ => false,
         };
         if !is_mine {
@@ -133,6 +165,7 @@ impl LocalRequests {
         match claimed {
             Waiting::Write(origin) => Claimed::Write(origin),
             Waiting::Open { front, conn, timeout_ms } => Claimed::Open { front, conn, timeout_ms },
+            Waiting::Upgrade => Claimed::Upgrade,
             _ => unreachable!("looked at above"),
         }
     }
@@ -154,7 +187,7 @@ impl LocalRequests {
             let is_ready = match queue.front() {
                 Some(Waiting::Read { .. } | Waiting::Refused { .. }) => true,
                 Some(Waiting::Sync { is_done, .. }) => *is_done,
-                Some(Waiting::Write(_) | Waiting::Open { .. }) | None => false,
+                Some(Waiting::Write(_) | Waiting::Open { .. } | Waiting::Upgrade) | None => false,
             };
             if is_ready {
                 let waiting = queue.pop_front().expect("there is an oldest");
@@ -190,6 +223,7 @@ impl LocalRequests {
         for (_, queue) in std::mem::take(&mut self.sessions) {
             for waiting in queue {
                 outbox.push_back(match waiting {
+                    Waiting::Upgrade => continue,
                     Waiting::Write(origin)
                     | Waiting::Sync { origin, .. }
                     | Waiting::Refused { origin, .. } => origin.dropped(),
@@ -249,7 +283,20 @@ impl Learning {
             refetch: None,
             touches: None,
             touch_round: 0,
+            touches_left: Vec::new(),
         }
+    }
+}
+
+impl Learning {
+    /// Asks for the beginning of a session that is a local one so far.
+    pub fn upgrade(&mut self, session: SessionId, timeout_ms: i32) {
+        self.local.push(session, Waiting::Upgrade);
+        self.machine.request(
+            RequestHeader { session, cxid: 0, op: kind::CREATE_SESSION },
+            &timeout_ms.to_be_bytes(),
+            None,
+        );
     }
 }
 
@@ -267,7 +314,7 @@ impl<L: PipelineLink> Pipeline<L> {
 
     pub(super) fn learner_output(&mut self, output: learner::Output) {
         let now = self.now.instant;
-        let Some(Ensemble { role: Role::Learning(learning), recent, voting, decided, .. }) =
+        let Some(Ensemble { role: Role::Learning(learning), recent, voting, decided, snap_wanted, .. }) =
             self.ensemble.as_deref_mut()
         else {
             return;
@@ -308,6 +355,7 @@ impl<L: PipelineLink> Pipeline<L> {
                 // Not all that was appended: a ZooKeeper's leader proposes before NEWLEADER what may never be committed.
                 learning.serve_from = Some((epoch, self.zxid_committed));
                 voting.set_epoch(now, epoch);
+                *snap_wanted = None;
                 let leader = learning.leader;
                 if self.activate_at_serve(leader) {
                     self.look("the configuration in force changes this server's role or its leader");
@@ -532,7 +580,9 @@ impl<L: PipelineLink> Pipeline<L> {
                 Waiting::Read { front, request } => self.read(front, &request),
                 Waiting::Refused { origin, err } => self.reply_refused(origin, err),
                 Waiting::Sync { origin, path, .. } => self.reply_synced(origin, path),
-                Waiting::Write(_) | Waiting::Open { .. } => unreachable!("the leader decides those"),
+                Waiting::Write(_) | Waiting::Open { .. } | Waiting::Upgrade => {
+                    unreachable!("the leader decides those")
+                }
             }
         }
     }
@@ -540,9 +590,17 @@ impl<L: PipelineLink> Pipeline<L> {
     /// Whose request a transaction about to be applied is, on a server that only learns of it.
     pub(super) fn claim(&mut self, entry: &[u8]) -> Claimed {
         let Some(learning) = self.learning() else { return Claimed::Nobodys };
-        match TxnEntry::header(entry) {
-            Some(header) => learning.local.claim(&header),
-            None => Claimed::Nobodys,
+        let Some(header) = TxnEntry::header(entry) else { return Claimed::Nobodys };
+        match learning.local.claim(&header) {
+            Claimed::Upgrade => {
+                if header.kind == kind::ERROR
+                    && let Some(local) = &mut self.local
+                {
+                    local.stays(header.session);
+                }
+                Claimed::Nobodys
+            }
+            claimed => claimed,
         }
     }
 
@@ -585,6 +643,10 @@ impl<L: PipelineLink> Pipeline<L> {
 
     /// A session began: clients may have moved here before word of it.
     pub(super) fn session_began(&mut self, session: SessionId) {
+        self.upgraded(session);
+        if self.leading().and_then(|leading| leading.beginning.remove(&session)) == Some(true) {
+            self.database.sessions.mark_closing(session);
+        }
         let Some(arrived) = self.learning().and_then(|learning| learning.local.arriving.remove(&session))
         else {
             return;
@@ -599,8 +661,7 @@ impl<L: PipelineLink> Pipeline<L> {
         let Some(learning) = self.learning() else { return };
         let (session, op) = (request.session, request.op);
         if throttled {
-            learning.local.push(session, Waiting::Refused { origin, err: ErrorCode::ThrottledOp });
-            learning.local.ready.push_back(session);
+            learning.local.push_refused(session, origin, ErrorCode::ThrottledOp);
             self.serve_ready();
             return;
         }
@@ -657,16 +718,30 @@ impl<L: PipelineLink> Pipeline<L> {
     }
 
     pub(super) fn touched(&mut self, round: u64, sessions: Vec<(SessionId, i32)>) {
-        let Some(learning) = self.learning() else { return };
+        let Some(Ensemble { role: Role::Learning(learning), .. }) = self.ensemble.as_deref_mut() else {
+            return;
+        };
+        let local = self.local.as_deref();
+        let is_local = |session| local.is_some_and(|local| local.contains(session));
         let Some(collecting) = &mut learning.touches else { return };
         if collecting.round != round {
             return;
         }
         collecting.missing -= 1;
-        collecting.sessions.extend(sessions);
+        // The leader knows nothing of local ones.
+        collecting.sessions.extend(sessions.into_iter().filter(|&(session, _)| !is_local(session)));
         if collecting.missing == 0 {
-            let done = learning.touches.take().expect("it is being collected");
-            learning.machine.pong(&done.sessions);
+            let mut done = learning.touches.take().expect("it is being collected");
+            if !learning.touches_left.is_empty() {
+                // Who waited for room is told of first; once, however often it was heard from.
+                let mut named = std::mem::take(&mut learning.touches_left);
+                let told: std::collections::BTreeSet<SessionId> =
+                    named.iter().map(|&(session, _)| session).collect();
+                named.extend(done.sessions.into_iter().filter(|(session, _)| !told.contains(session)));
+                done.sessions = named;
+            }
+            let count = learning.machine.pong(&done.sessions);
+            learning.touches_left = done.sessions.split_off(count);
         }
     }
 }

@@ -129,6 +129,17 @@ impl Snapshots {
         self.told.extend(content.into_iter().map(|(number, _)| (number, Ok(newest))));
     }
 
+    /// None is taken but of a state that comes from a leader.
+    pub fn only_installs(&mut self) {
+        (self.entries_max, self.bytes_max) = (u64::MAX, None);
+        self.draw();
+    }
+
+    /// Of the one under way.
+    pub fn zxid_running(&self) -> Option<Zxid> {
+        self.running.as_ref().map(|running| running.zxid)
+    }
+
     /// An entry of so many bytes went to the log.
     pub fn logged(&mut self, bytes: usize) {
         self.entries += 1;

@@ -77,6 +77,7 @@ pub(super) struct Standing {
     pub ensemble: Option<Box<EnsembleReport>>,
     /// Of a learner: sessions and their timeouts, whose end only the leader knows.
     pub timeouts: Option<Vec<(SessionId, i32)>>,
+    pub local_sessions: u64,
 }
 
 impl<L: PipelineLink> Pipeline<L> {
@@ -92,7 +93,11 @@ impl<L: PipelineLink> Pipeline<L> {
         };
         let mut mode = Mode::NotServing;
         match &ensemble.role {
-            Role::Settling | Role::Looking => {}
+            Role::Settling | Role::Looking => {
+                if self.serving == Serving::ReadOnly {
+                    mode = Mode::ReadOnly;
+                }
+            }
             Role::Dialling(_) => {
                 report.role = role_of_learner(ensemble);
                 report.phase = PeerPhase::Discovery;
@@ -144,7 +149,8 @@ impl<L: PipelineLink> Pipeline<L> {
         let timeouts = (lists_sessions && learns).then(|| {
             self.database.sessions.iter().map(|session| (session.id, session.timeout_ms_stored)).collect()
         });
-        Standing { mode, ensemble: Some(report.into()), timeouts }
+        let local_sessions = self.local.as_deref().map_or(0, |local| local.len() as u64);
+        Standing { mode, ensemble: Some(report.into()), timeouts, local_sessions }
     }
 
     fn syncs_waiting(&self) -> u64 {

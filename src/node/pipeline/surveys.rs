@@ -140,7 +140,11 @@ impl Surveys {
                 ephemerals_count: database.ephemerals().count() as u64,
                 data_bytes: tree.data_bytes(),
             },
-            sessions: SessionReport { timeouts: standing.timeouts, ..sessions(database, survey.word, now) },
+            sessions: SessionReport {
+                timeouts: standing.timeouts,
+                local: standing.local_sessions,
+                ..sessions(database, survey.word, now)
+            },
             digests: self.digests.iter().copied().collect(),
             namespaces: namespaces(database),
             ensemble: standing.ensemble,

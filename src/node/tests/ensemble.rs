@@ -17,6 +17,8 @@ use crate::zab::quorum::Verifier;
 use crate::zab::recent::{self, Recent};
 use crate::zab::{Epochs, PeerConn, PeerEvent, PeerPort};
 
+mod modes;
+
 /// A connection's end.
 type End = (usize, PeerConn);
 
@@ -147,13 +149,14 @@ impl Ensemble {
         adjust_node: impl Fn(&mut FrontOptions, &mut PipelineOptions) + 'static,
         adjust: impl Fn(&mut EnsembleOptions) + 'static,
     ) -> Ensemble {
-        let count = memberships.len();
+        let (count, voters) = (memberships.len(), memberships[0].voters().count());
         let make = move |id: usize| {
-            let mut world = World::with(1, |front, pipeline| {
+            let id = ServerId(id as u8);
+            let mut world = World::of(id, 1, |front, pipeline| {
                 front.serving = Serving::No;
                 adjust_node(front, pipeline);
             });
-            let mut options = options(ServerId(id as u8), memberships[id - 1].clone());
+            let mut options = options(id, memberships[usize::from(id.0) - 1].clone());
             adjust(&mut options);
             world.pipeline = world.pipeline.in_ensemble(options);
             world
@@ -353,6 +356,7 @@ impl Ensemble {
         let mut database = Database::new(TreeOptions { hash_seed: 1 }, sessions);
         let mut options = options(ServerId(index as u8 + 1), membership(voters, members - voters));
         options.epochs = old.epochs;
+        options.standing = crate::zab::Standing::Full;
         adjust(&mut options);
         let mut recent = Recent::new(recent::ENTRIES_MAX, options.recent_bytes_max);
         let mut memory = Memory(&segments);
@@ -366,7 +370,8 @@ impl Ensemble {
         let start = recovered.unwrap().start;
         let epochs = options.epochs;
         let serving = |front: &mut FrontOptions, _: &mut PipelineOptions| front.serving = Serving::No;
-        let mut world = World::holding(database, start, segments, 1, serving);
+        let id = ServerId(index as u8 + 1);
+        let mut world = World::holding(id, database, start, segments, 1, serving);
         world.epochs = epochs;
         world.pipeline = world.pipeline.in_ensemble(options).with_recent(recent);
         self.nodes[index] = world;
@@ -520,7 +525,7 @@ fn what_was_proposed_before_new_leader_waits_for_its_commit() {
 fn a_server_that_comes_late_gets_what_it_lacks_from_the_log() {
     // More than is asked of the disk, and all of it.
     for (factor, is_difference) in [(0.001, false), (0.0, true), (100.0, true)] {
-        let mut ensemble = Ensemble::with(3, 1, |options| {
+        let mut ensemble = Ensemble::with(3, 1, move |options| {
             options.recent_bytes_max = 2000;
             options.modes.snapshot_size_factor = factor;
         });

@@ -303,6 +303,7 @@ fn prepared_after_restart(world: &World, client: Handle, path: &str, entry_bytes
     let mut frame = Vec::new();
     Conversation::default().submit(&ephemeral(path), &mut frame);
     let write = Write {
+        lease: Default::default(),
         session: world.clients[&(client.front, client.conn)].connected.unwrap().session,
         cxid: 1,
         op: OpCode::Create,
