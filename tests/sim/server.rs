@@ -331,6 +331,7 @@ fn ensemble_options(shape: &Shape, id: usize, epochs: Epochs, is_empty: bool) ->
         epochs,
         standing: if is_empty { Standing::Empty { may_found: true } } else { Standing::Full },
         recent_bytes_max: shape.recent_bytes_max,
+        modes: Default::default(),
         staged_bytes_max: 64 << 20,
         hash_seed: shape.seed | 1,
         tick_ms: shape.tick_ms as u32,

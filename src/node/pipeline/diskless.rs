@@ -22,7 +22,12 @@ impl<L: PipelineLink> Pipeline<L> {
         }
         for output in std::mem::take(&mut self.owed) {
             let input = match output {
-                Output::Peer(_) | Output::Told(_) | Output::Audit(_) | Output::Stopped => {
+                Output::Peer(_)
+                | Output::Told(_)
+                | Output::Audit(_)
+                | Output::Stopped
+                // Configuration, not data.
+                | Output::Storage(StorageWork::WriteMembership(_)) => {
                     self.owed.push(output);
                     continue;
                 }
@@ -48,7 +53,6 @@ fn answer(work: StorageWork) -> StorageEvent {
         StorageWork::WriteEpochs(epochs) => StorageEvent::EpochsWritten(epochs),
         StorageWork::Rebuild { to } => StorageEvent::CannotRebuild { to, reason },
         StorageWork::ReadLog(range) => StorageEvent::CannotReadLog { range, reason },
-        // Its configuration files are not data: but nothing of this server's is to be written.
         StorageWork::WriteMembership(_) => StorageEvent::MembershipWritten,
     }
 }

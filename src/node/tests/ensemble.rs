@@ -149,15 +149,14 @@ impl Ensemble {
         adjust_node: impl Fn(&mut FrontOptions, &mut PipelineOptions) + 'static,
         adjust: impl Fn(&mut EnsembleOptions) + 'static,
     ) -> Ensemble {
-        let count = memberships.len();
-        let voters = memberships[0].voters().count();
+        let (count, voters) = (memberships.len(), memberships[0].voters().count());
         let make = move |id: usize| {
-            let id_of = ServerId(id as u8);
-            let mut world = World::of(id_of, 1, |front, pipeline| {
+            let id = ServerId(id as u8);
+            let mut world = World::of(id, 1, |front, pipeline| {
                 front.serving = Serving::No;
                 adjust_node(front, pipeline);
             });
-            let mut options = options(id_of, memberships[id - 1].clone());
+            let mut options = options(id, memberships[usize::from(id.0) - 1].clone());
             adjust(&mut options);
             world.pipeline = world.pipeline.in_ensemble(options);
             world
