@@ -497,10 +497,18 @@ fn an_export_holds_what_the_server_held() {
         let server = Server::start(&member(other.path(), 1)).unwrap();
         assert_eq!((state(&server.model), server.opened.epochs), (expected.clone(), epochs(4, 2)));
         assert_eq!(server.model.nodes, Server::start(&options).unwrap().model.nodes);
-        // Once a ZooKeeper has gone on from there, ours is behind.
-        fs::write(log.with_file_name("log.20000002b"), "ZKLG").unwrap();
+        // Once a ZooKeeper has gone on from there, ours is behind: it has promised more, or has got a snapshot, or has logged.
+        fs::write(version_2.join("acceptedEpoch"), "5").unwrap();
         let message = refusal(&options);
-        assert!(message.contains("a ZooKeeper has written here"), "{message}");
+        assert!(message.contains("it has accepted epoch 5, ringkeeper 4"), "{message}");
+        fs::write(version_2.join("acceptedEpoch"), "4").unwrap();
+        drop(Server::start(&options).unwrap());
+        for newer in [version_2.join("snapshot.20000002b"), log.with_file_name("log.20000002b")] {
+            fs::write(&newer, "ZK").unwrap();
+            let message = refusal(&options);
+            assert!(message.contains("a ZooKeeper has written here"), "{message}");
+            fs::remove_file(newer).unwrap();
+        }
     }
 }
 

@@ -198,7 +198,7 @@ pub fn open(options: &StorageOptions, restore: &mut dyn Restore) -> Result<Opene
     let imported = import::import(options, restore)?;
     let (zxid, origin, entry_count, mut warnings, epochs) = match imported {
         Some(imported) => {
-            files.imported = Some(imported.zxid.max(imported.log_newest));
+            files.imported = Some(imported.zxid.max(imported.newest));
             let origin = Origin::ZooKeeper { snapshot: imported.snapshot };
             (imported.zxid, origin, imported.entry_count, imported.warnings, imported.epochs)
         }
@@ -247,7 +247,8 @@ fn open_own(
 ) -> Result<Opened, StorageError> {
     let member = files.read_member(options.server_id)?;
     files.read_exported()?;
-    import::refuse_if_newer(options, &files)?;
+    let promised = files.read_epochs()?;
+    import::refuse_if_newer(options, &files, promised)?;
     let mut warnings = Vec::new();
     let (manifest, known) = files.load_newest(restore, None, &mut warnings)?;
     files.segment_first = manifest.segment_first;

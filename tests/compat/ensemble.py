@@ -24,10 +24,12 @@ AGREE_SECONDS_MAX = 20
 # What a ZooKeeper says when it holds something else than its leader or hears what it does not expect, and what no
 # ringkeeper may ever say. A ZooKeeper that loses its leader has exceptions of its own.
 DIGEST = "Digests are not matching"
+# One of 3.8.0 may bring another of 3.8.0 to that, a ringkeeper never.
+SYNC_NULL = "syncWithLeader"
 ALARMS = re.compile(
     r"^.*(?:" + DIGEST + r"|panicked at|Committing zxid .* but next pending"
     r"|the tree differs from the leader|is not the tree its digest speaks of"
-    r"|NullPointerException[^\n]*(?:\n\tat [^\n]*){0,4}syncWithLeader).*$",
+    r"|NullPointerException[^\n]*(?:\n\tat [^\n]*){0,4}" + SYNC_NULL + r").*$",
     re.MULTILINE,
 )
 
@@ -141,7 +143,7 @@ class Member:
         self.process = None
         # Where the log's last run and the part not yet looked through begin.
         self.log_mark = self.log_read = 0
-        self.forgiven, self.heard = False, []
+        self.forgiven, self.follows_java, self.heard = False, False, []
 
     def __str__(self):
         return f"{self.kind} {self.sid}"
@@ -270,8 +272,9 @@ class Member:
             text = log.read()
         self.log_read += len(text)
         for alarm in ALARMS.finditer(text.decode(errors="replace")):
-            if not (self.forgiven and DIGEST in alarm.group()):
-                self.heard.append(f"{self}: {alarm.group()}")
+            if DIGEST in alarm.group() and self.forgiven or SYNC_NULL in alarm.group() and self.follows_java:
+                continue
+            self.heard.append(f"{self}: {alarm.group()}")
 
     def log_tail(self, lines=40):
         try:

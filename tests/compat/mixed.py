@@ -137,6 +137,7 @@ class Story:
             raise AssertionError(f"{member} was synchronised by {got}, not {how}:\n{member.log_tail()}")
         assert self.ensemble.leader() is follows, f"{self.ensemble.leader()} leads"
         # A ZooKeeper sends its tree while it changes: digests of what follows may be of more or less than was sent.
+        member.follows_java = follows.kind == JAVA
         if got == SNAP and follows.kind == JAVA:
             member.forgiven = True
         self.write_through(member)

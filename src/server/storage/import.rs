@@ -19,8 +19,8 @@ pub(super) const VERSION_2: &str = "version-2";
 pub struct Imported {
     pub zxid: Zxid,
     pub snapshot: Option<Zxid>,
-    /// What the newest log file is named after; beyond `zxid` if nothing was written to it yet.
-    pub log_newest: Zxid,
+    /// The highest zxid a file is named after; beyond `zxid` if nothing was written to it yet, or it was passed over.
+    pub newest: Zxid,
     pub entry_count: u64,
     /// `None` where it was never in an ensemble.
     pub epochs: Option<Epochs>,
@@ -95,21 +95,45 @@ pub(super) fn import(
     }
     differences.warn(&mut warnings);
     let log_newest = logs.last().map_or(Zxid::ZERO, |(zxid, _)| *zxid);
+    let newest = snapshots.last().map_or(log_newest, |(zxid, ..)| log_newest.max(*zxid));
     let epochs = member::of_zookeeper(&snapshot_dir, zxid)?;
-    Ok(Some(Imported { zxid, snapshot, log_newest, entry_count, epochs, warnings }))
+    Ok(Some(Imported { zxid, snapshot, newest, entry_count, epochs, warnings }))
 }
 
-/// A ZooKeeper that ran on the directory after it was imported, or exported, has changes we do not.
-pub(super) fn refuse_if_newer(options: &StorageOptions, files: &Files) -> Result<(), StorageError> {
+/// A ZooKeeper that ran on the directory after it was imported, or exported, has changes we do not: transactions, a snapshot that its
+/// leader sent, or, found in `ours`, epochs it has promised.
+pub(super) fn refuse_if_newer(
+    options: &StorageOptions,
+    files: &Files,
+    ours: Option<Epochs>,
+) -> Result<(), StorageError> {
     let Some(imported) = files.imported else { return Ok(()) };
-    match logs_in(&options.data_log_dir.join(VERSION_2))?.pop() {
-        Some((zxid, path)) if zxid > imported => Err(StorageError::Refused {
-            path,
-            reason: format!(
-                "a ZooKeeper has written here since its data and ringkeeper's were the same, at {imported}"
-            ),
-            advice: "Move `version-2` away to go on with what ringkeeper has, or the directories `ringkeeper` to take the data over again",
-        }),
+    let snapshot_dir = options.data_dir.join(VERSION_2);
+    let log = logs_in(&options.data_log_dir.join(VERSION_2))?.pop();
+    let snapshot = snapshots_in(&snapshot_dir)?.pop().map(|(zxid, _, path)| (zxid, path));
+    let newer = [log, snapshot].into_iter().flatten().find(|(zxid, _)| *zxid > imported);
+    let reason =
+        format!("a ZooKeeper has written here since its data and ringkeeper's were the same, at {imported}");
+    let refused = |path, reason| StorageError::Refused {
+        path,
+        reason,
+        advice: match options.server_id {
+            // What it acknowledged as a member may be on no other server.
+            Some(_) => "Move the directories `ringkeeper` away to take the data over again",
+            None => {
+                "Move `version-2` away to go on with what ringkeeper has, or the directories `ringkeeper` to take the data over again"
+            }
+        },
+    };
+    if let Some((_, path)) = newer {
+        return Err(refused(path, reason));
+    }
+    let Some(ours) = ours.filter(|_| options.server_id.is_some()) else { return Ok(()) };
+    match member::of_zookeeper(&snapshot_dir, imported)? {
+        Some(theirs) if theirs.accepted > ours.accepted || theirs.current > ours.current => {
+            let (theirs, ours) = (theirs.accepted.0, ours.accepted.0);
+            Err(refused(snapshot_dir, format!("{reason}: it has accepted epoch {theirs}, ringkeeper {ours}")))
+        }
         _ => Ok(()),
     }
 }

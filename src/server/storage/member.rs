@@ -112,6 +112,11 @@ impl Files {
         Ok(())
     }
 
+    /// The epochs as they were written; nothing where they cannot be read, which [`Files::settle_member`] has its say about.
+    pub(super) fn read_epochs(&self) -> Result<Option<Epochs>, StorageError> {
+        Ok(read_side_file(&self.snapshot_dir().join(EPOCHS))?.as_deref().and_then(parse_epochs))
+    }
+
     /// Whose directory it is, refused if it is another server's. `None` if it was never in an ensemble.
     pub(super) fn read_member(&self, server: Option<ServerId>) -> Result<Option<Member>, StorageError> {
         let path = self.snapshot_dir().join(MEMBER);
