@@ -770,6 +770,11 @@ impl<L: PipelineLink> Pipeline<L> {
             "{zxid} would be applied before it is committed"
         );
         let entry = TxnEntry::decode(bytes).expect("an entry we encoded");
+        if entry.header.kind == kind::CLOSE_SESSION
+            && let Some(leading) = self.leading()
+        {
+            leading.owners.remove(&entry.header.session);
+        }
         // Whose connection ends with the session, if nobody waits for the reply.
         let closes = (entry.header.kind == kind::CLOSE_SESSION).then_some(entry.header.session);
         let owner = closes.and_then(|session| self.database.sessions.get(session)?.owner);

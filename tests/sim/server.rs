@@ -10,7 +10,7 @@ use ringkeeper::config::Membership;
 use ringkeeper::node::front::FrontOptions;
 use ringkeeper::node::limits::Shares;
 use ringkeeper::node::pipeline::{
-    ConnectionThrottleOptions, EnsembleOptions, Modes, PipelineOptions, RequestThrottleOptions, Startup,
+    ConnectionThrottleOptions, EnsembleOptions, PipelineOptions, RequestThrottleOptions, Startup,
 };
 use ringkeeper::node::{Front, FrontLink, Pipeline, PipelineLink, Serving, ToFront, ToPipeline};
 use ringkeeper::request::auth::AuthOptions;
@@ -335,7 +335,6 @@ fn ensemble_options(shape: &Shape, id: usize, epochs: Epochs, is_empty: bool) ->
         staged_bytes_max: 64 << 20,
         hash_seed: shape.seed | 1,
         tick_ms: shape.tick_ms as u32,
-        modes: Modes::default(),
     }
 }
 

@@ -835,9 +835,9 @@ impl<L: PipelineLink> Pipeline<L> {
                 self.database.sessions.set_timeout(session, timeout_ms);
                 self.database.sessions.touch(session, self.now.instant);
             }
-            leader::Output::LearnerGone { conn } => {
-                leading.owners.retain(|_, owner| *owner != conn);
-            }
+            // Its sessions stay its own until they ask elsewhere: what it sent before may still wait here, and must not come behind
+            // what they ask there (C4).
+            leader::Output::LearnerGone { .. } => {}
             leader::Output::Proved(proof) => self.proved = Some(proof),
             leader::Output::WantSnapshot => leading.feed.want(),
             leader::Output::ReadLog { after, through } => self.read_log(after, through),
