@@ -48,13 +48,13 @@ fn wait_for_version(cluster: &Cluster, index: usize, version: i64) {
 fn members_leave_and_return_and_every_file_says_so() {
     let mut cluster = changing(3);
     let leader = cluster.start_all();
-    let original = fs::read_to_string(format!("{}.bak", cluster.config_file(0).display()));
     for index in 0..3 {
         wait_for_version(&cluster, index, 1 << 32);
         let text = fs::read_to_string(cluster.config_file(index)).unwrap();
         assert!(!text.contains("server."), "{text}");
         assert!(text.contains("clientPort="), "{text}");
     }
+    let original = fs::read_to_string(format!("{}.bak", cluster.config_file(0).display()));
     assert!(original.unwrap().contains("server.1="));
 
     // A follower leaves, and still serves.

@@ -271,7 +271,6 @@ pub(super) fn ensemble(
 /// Features an ensemble may have and this release has not: what is asked for and does not come is told.
 fn note_missing_features(values: &Values, notices: &mut Vec<Notice>) {
     let mut names: Vec<String> = [
-        ("reconfigEnabled", "false"),
         ("localSessionsEnabled", "false"),
         ("localSessionsUpgradingEnabled", "false"),
         ("readonlymode.enabled", "false"),
