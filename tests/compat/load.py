@@ -190,11 +190,20 @@ class Session:
         return self.events.popleft()
 
     def close(self):
-        if self.wire is not None:
+        """Ends the session, on whichever server; it may have been ended by an attempt whose answer was lost."""
+        is_lost = False
+        while True:
             try:
+                if self.wire is None:
+                    self.connect()
                 self.call("closeSession")
+                break
             except Lost:
-                pass
+                is_lost = True
+            except Expired:
+                if not is_lost:
+                    raise
+                break
         self.drop()
 
 
