@@ -606,7 +606,7 @@ fn roles_and_numbers_worth_a_line_are_told() {
     );
     assert_eq!(
         notices("1", &format!("{THREE}observerMasterPort=9\nsyncEnabled=false\nlocalSessionsEnabled=false")),
-        ["keys of features this release does not have, ignored: observerMasterPort, syncEnabled"]
+        ["keys of features this release does not have, ignored: observerMasterPort"]
     );
     let alone =
         "standaloneEnabled=false\nserver.1=a:1:2\nserver.2=b:1:2:observer\ninitLimit=10\nsyncLimit=5\n";

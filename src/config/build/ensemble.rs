@@ -270,21 +270,10 @@ pub(super) fn ensemble(
 
 /// Features an ensemble may have and this release has not: what is asked for and does not come is told.
 fn note_missing_features(values: &Values, notices: &mut Vec<Notice>) {
-    let mut names: Vec<String> = [
-        ("localSessionsEnabled", "false"),
-        ("localSessionsUpgradingEnabled", "false"),
-        ("readonlymode.enabled", "false"),
-        ("observerMasterPort", "0"),
-        ("syncEnabled", "true"),
-        ("observer.syncEnabled", "true"),
-    ]
-    .into_iter()
-    .filter(|(key, off)| !values.raw(key).eq_ignore_ascii_case(off))
-    .map(|(key, _)| key.to_owned())
-    .collect();
-    if names.is_empty() {
+    if values.number::<u16>("observerMasterPort") == 0 {
         return;
     }
+    let mut names = vec!["observerMasterPort".to_owned()];
     let told = notices.iter_mut().find_map(|notice| match notice {
         Notice::NotAvailable { names } => Some(names),
         _ => None,
