@@ -16,7 +16,8 @@ use ringkeeper::snapshot::{self, Manifest, SnapshotEvent, SnapshotWork};
 use ringkeeper::tree::TreeOptions;
 use ringkeeper::txnlog::recover::Base;
 use ringkeeper::txnlog::{
-    SegmentFile, SegmentId, SegmentSource, SegmentWork, Start, Writer, WriterOptions, recover,
+    LogRange, SegmentFile, SegmentId, SegmentSource, SegmentWork, Start, Writer, WriterOptions, read_range,
+    recover,
 };
 use ringkeeper::types::{Epoch, Instant, Zxid};
 use ringkeeper::zab::Epochs;
@@ -321,6 +322,7 @@ pub enum Step {
     CutPrepare,
     CutWrite,
     CutDone(Zxid),
+    ReadLog(LogRange),
 }
 
 /// What came of a step.
@@ -396,7 +398,7 @@ impl Keeper {
                 self.steps.extend([Step::Rebuild(to), Step::CutPrepare, Step::CutWrite, Step::CutDone(to)])
             }
             StorageWork::WriteMembership(files) => unreachable!("nobody reconfigures: {files:?}"),
-            StorageWork::ReadLog(range) => unreachable!("nobody reads the log back: {range:?}"),
+            StorageWork::ReadLog(range) => self.steps.extend([Step::ReadLog(range)]),
         }
     }
 
@@ -546,6 +548,14 @@ impl Keeper {
                 Did::Nothing
             }
             Step::CutDone(to) => self.went_back(disk, to),
+            Step::ReadLog(range) => {
+                let files = segments(disk);
+                let read = read_range(&files, &mut Segments(disk), self.identity, self.segment_first, range);
+                Did::Storage(match read {
+                    Ok(read) => StorageEvent::LogRead(read),
+                    Err(error) => StorageEvent::CannotReadLog { range, reason: error.to_string() },
+                })
+            }
         }
     }
 
